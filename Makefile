@@ -1,0 +1,52 @@
+# `make demo` and `make test` are all that a newcomer needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: help venv venv-torch demo test check docs clean preflight
+
+help:
+	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
+	@echo "make test    all tests"
+	@echo "make check   lint and types"
+	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
+	@echo "make clean   remove the environment and build products"
+
+preflight:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11 or later" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than 3.11: run make PYTHON=python3.11 (or later)" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) has no venv module: install it (python3-venv)" >&2; exit 2; }
+	@for tool in g++ make perl; do command -v $$tool >/dev/null || \
+		{ echo "make: $$tool is missing: install it from your system's packages" >&2; exit 2; }; done
+
+# The stamps hold the environment together: a changed pyproject.toml installs again.
+$(VENV)/.stamp: pyproject.toml | preflight
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.stamp-torch: $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'
+	@touch $@
+
+venv: $(VENV)/.stamp
+
+venv-torch: $(VENV)/.stamp-torch
+
+demo: $(VENV)/.stamp
+	@$(BIN)/terntable demo
+
+test: $(VENV)/.stamp-torch
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+check: $(VENV)/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis

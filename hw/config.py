@@ -1,0 +1,269 @@
+"""The one description of an accelerator: validated, frozen, hashed, read from YAML.
+
+The same object drives the gateware, the compiler that packs weights, the emulator and the host
+runtime. It needs neither Amaranth nor a simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import UserError
+
+KV_BLOCK = 32
+"""Positions in an attention block; blocks are aligned to absolute positions."""
+
+GATEWARE_VERSION = 1
+"""Raised when the same configuration yields gateware that needs other images or programs."""
+
+
+def _is_power_of_two(n: int) -> bool:
+    return n > 0 and n & (n - 1) == 0
+
+
+class AcceleratorConfig(BaseModel):
+    """Parameters of one accelerator. Every field changes the gateware."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    # The table-lookup array.
+    group: int = Field(ge=2, le=4, description="G: activations looked up together")
+    tables: int = Field(ge=1, le=64, description="T: tables, one per group of a K tile")
+    rows: int = Field(ge=2, le=32, description="Q: weight rows per cycle")
+    tokens: int = Field(ge=1, le=16, description="P: token lanes that share the weights")
+    tile_rows: int = Field(ge=2, le=8192, description="most weight rows of a tile (accumulators)")
+    weight_memory: Literal["uram", "bram", "lutram"] = "uram"
+    weight_depth: int = Field(ge=16, le=65536, description="words of the weight ring")
+    # The elementwise pipeline.
+    lanes: int = Field(ge=2, le=16, description="E: binary32 lanes of the elementwise pipeline")
+    # Attention.
+    attention_dims: int = Field(ge=2, le=64, description="head dimensions multiplied per cycle")
+    attention_rows: int = Field(ge=1, le=16, description="query rows multiplied per cycle")
+    # Memory ports.
+    ports: Literal[1, 2, 4] = 1
+    bus_bits: Literal[32, 64, 128, 256] = 128
+    burst_beats: int = Field(default=64, ge=1, le=256)
+    clock_hz: int = Field(default=250_000_000, ge=1_000_000, le=1_000_000_000)
+    # Maxima of the models that fit.
+    chunk: int = Field(ge=1, le=128, description="C: tokens of a prefill chunk, on-chip rows")
+    max_hidden: int = Field(ge=8, le=16384, description="longest residual row")
+    max_row: int = Field(ge=8, le=65536, description="longest other row: ffn, q+k+v")
+    max_head_dim: int = Field(ge=4, le=256)
+    max_heads: int = Field(ge=1, le=128)
+    max_context: int = Field(ge=KV_BLOCK, le=65536)
+
+    @model_validator(mode="after")
+    def _check(self) -> AcceleratorConfig:
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise ValueError(what)
+
+        need(_is_power_of_two(self.lanes), f"lanes is {self.lanes}: make it a power of two")
+        need(
+            _is_power_of_two(self.attention_dims),
+            f"attention_dims is {self.attention_dims}: make it a power of two",
+        )
+        need(
+            self.rows % self.lanes == 0,
+            f"rows is {self.rows}: make it a multiple of lanes ({self.lanes})",
+        )
+        need(
+            self.tile_inputs % self.lanes == 0,
+            f"group * tables is {self.tile_inputs}: make it a multiple of lanes ({self.lanes})",
+        )
+        need(
+            self.tile_rows % self.rows == 0,
+            f"tile_rows is {self.tile_rows}: make it a multiple of rows ({self.rows})",
+        )
+        need(
+            self.attention_dims >= self.lanes,
+            f"attention_dims is {self.attention_dims}: make it at least lanes ({self.lanes})",
+        )
+        for field in ("max_hidden", "max_row", "max_head_dim"):
+            value = getattr(self, field)
+            need(
+                value % self.attention_dims == 0,
+                f"{field} is {value}: make it a multiple of attention_dims"
+                f" ({self.attention_dims})",
+            )
+        need(
+            self.max_context % KV_BLOCK == 0,
+            f"max_context is {self.max_context}: make it a multiple of {KV_BLOCK}",
+        )
+        need(
+            self.weight_depth >= 2 * self.k_tiles(max(self.max_hidden, self.max_row)),
+            f"weight_depth is {self.weight_depth}: two tiles of {self.rows} rows by the longest"
+            f" row need {2 * self.k_tiles(max(self.max_hidden, self.max_row))} words",
+        )
+        need(
+            self.burst_beats * self.bus_bytes <= 4096,
+            f"burst_beats is {self.burst_beats}: a burst of over 4096 bytes crosses a page",
+        )
+        return self
+
+    # Derived parameters: the gateware and the compiler take them from here.
+    @property
+    def tile_inputs(self) -> int:
+        """Inputs of a K tile, G * T."""
+        return self.group * self.tables
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of an index into a table of 3**G entries."""
+        return (3**self.group - 1).bit_length()
+
+    @property
+    def table_bits(self) -> int:
+        """Bits of a table entry: a sum of G signed bytes."""
+        return 8 + (self.group - 1).bit_length()
+
+    @property
+    def word_trits(self) -> int:
+        """Trits of a weight word: Q rows by one K tile."""
+        return self.rows * self.tile_inputs
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a weight word as the ring stores it: one index a group."""
+        return self.rows * self.tables * self.index_bits
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Ternary multiply-accumulates a cycle."""
+        return self.word_trits * self.tokens
+
+    @property
+    def acc_bits(self) -> int:
+        """Bits of an accumulator: exact for K up to 65,536."""
+        return 24
+
+    @property
+    def bus_bytes(self) -> int:
+        return self.bus_bits // 8
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of one beat on all ports together."""
+        return self.ports * self.bus_bytes
+
+    @property
+    def head_digits(self) -> int:
+        """int8 digits of the LM head's activation: two where two token lanes can hold them."""
+        return min(2, self.tokens)
+
+    @property
+    def head_pad(self) -> int:
+        """A head is padded to a multiple of this (attention_dims is never below lanes)."""
+        return self.attention_dims
+
+    def k_tiles(self, inputs: int) -> int:
+        """K tiles of a row of `inputs` elements."""
+        return -(-inputs // self.tile_inputs)
+
+    def record_bytes(self, head_dim: int) -> int:
+        """Bytes of a KV record (K and V codes and scales of one token and head), in whole beats.
+
+        `head_dim` is padded already.
+        """
+        return -(-(4 * head_dim + 8) // self.bus_bytes) * self.bus_bytes
+
+    @property
+    def hash(self) -> int:
+        """32-bit content hash: gateware and image carry it, and must agree."""
+        fields = self.model_dump() | {"gateware_version": GATEWARE_VERSION}
+        text = json.dumps(fields, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How many primitives a weight ring takes, from width and depth alone.
+
+    TeLLMe v2 places its weights by ``(Q/2) * ceil(5T/72) * ceil(depth/4096)`` with whole
+    primitives for each row of weights. Packing the indices of all rows side by side needs
+    ``ceil(5TQ/72) * ceil(depth/4096)``, which is never more.
+    """
+
+    primitive: str
+    wide: int
+    deep: int
+    bits: int
+    used_bits: int
+
+    @property
+    def primitives(self) -> int:
+        return self.wide * self.deep
+
+    @property
+    def utilisation(self) -> float:
+        return self.used_bits / (self.primitives * self.bits)
+
+
+_PRIMITIVES = {"uram": ("URAM288", 72, 4096), "bram": ("RAMB36E2", 72, 512),
+               "lutram": ("RAM32M16", 14, 32)}
+
+
+def weight_memory_plan(config: AcceleratorConfig) -> MemoryPlan:
+    """Place the weight ring of `config` on its memory primitive."""
+    primitive, width, depth = _PRIMITIVES[config.weight_memory]
+    return MemoryPlan(
+        primitive=primitive,
+        wide=-(-config.word_bits // width),
+        deep=-(-config.weight_depth // depth),
+        bits=width * depth,
+        used_bits=config.word_bits * config.weight_depth,
+    )
+
+
+def named_configs() -> list[str]:
+    """Names that `load_config` knows, smallest array first."""
+    folder = resources.files("terntable.hw.configs")
+    names = [f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")]
+    return sorted(names, key=lambda n: (load_config(n).macs_per_cycle, n))
+
+
+def load_config(name_or_path: str) -> AcceleratorConfig:
+    """Read a named configuration or a YAML file.
+
+    Raises UserError with one line that names the file, the key and the remedy.
+    """
+    path = Path(name_or_path)
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        if not path.is_file():
+            raise UserError(f"no configuration file {name_or_path!r}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"{name_or_path}: can't be read: {e}") from None
+    else:
+        file = resources.files("terntable.hw.configs") / f"{name_or_path}.yaml"
+        if not name_or_path or not file.is_file():
+            known = ", ".join(named_configs())
+            raise UserError(
+                f"unknown configuration {name_or_path!r}: choose from {known}, or name a YAML file"
+            )
+        text = file.read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        line = " ".join(str(e).split())
+        raise UserError(f"{name_or_path}: not YAML: {line}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{name_or_path}: a mapping of parameters is expected")
+    try:
+        return AcceleratorConfig.model_validate(values)
+    except ValidationError as e:
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc'])) or 'config'}: {p['msg'].removeprefix('Value error, ')}"
+            for p in e.errors()
+        )
+        raise UserError(f"{name_or_path}: {problems}") from None

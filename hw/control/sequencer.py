@@ -1,0 +1,226 @@
+"""The sequencer: reads the program and hands its commands to the units, chunk by chunk."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from .. import isa
+from ..axi.report import error_layout
+from ..axi.width import WidthConverter
+from ..config import AcceleratorConfig
+from ..interfaces import ReadChannelSignature, command_layout
+from ..regs import Error
+
+PREFETCH = 4
+"""Commands asked for ahead of the one that is handed out."""
+
+SEQUENCER_UNIT = 15
+"""ERROR_UNIT of the sequencer itself."""
+
+
+class Sequencer(Component):
+    """Runs one call: every chunk of a prompt, then what follows CHUNK once.
+
+    A command is handed to its unit when the units in its wait mask are idle; units run side by
+    side otherwise. CHUNK goes back to the first command while tokens remain, with the next chunk's
+    position and length; END ends the call when every unit is idle. Commands are fetched
+    `PREFETCH` ahead; those behind a jump are dropped.
+
+    Latency: a call's first command is handed out after one DRAM access; then at most one command
+    every two cycles. Back-pressure: a unit that is busy holds up the commands behind its own.
+    Reset ends the call.
+
+    Ports
+    -----
+    start : strobe; program, tokens, position, chunk : the call, held by the control port.
+    busy, done : state of the call; `done` is a strobe.
+    error : strobe with code, unit and address: a command that is none, or a call that can't be.
+    index : index of the command handed out last.
+    units{0..4} : command port of each isa.Unit, and its busy input.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        ports: dict = {
+            "start": In(1),
+            "halt": In(1),
+            "program": In(32),
+            "tokens": In(32),
+            "position": In(32),
+            "chunk": In(32),
+            "busy": Out(1),
+            "done": Out(1),
+            "error": Out(error_layout()),
+            "index": Out(16),
+            "read": Out(ReadChannelSignature(config.bus_bits)),
+        }
+        for unit in isa.Unit:
+            ports[f"cmd_{unit.name.lower()}"] = Out(stream.Signature(command_layout()))
+            ports[f"busy_{unit.name.lower()}"] = In(1)
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        c = self._config
+        m = Module()
+        beats = isa.COMMAND_BYTES // c.bus_bytes
+        shift = exact_log2(isa.COMMAND_BYTES)
+
+        m.submodules.gather = gather = WidthConverter(c.bus_bits, 8 * isa.COMMAND_BYTES)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * isa.COMMAND_BYTES, depth=2)
+        m.d.comb += [
+            gather.i.payload.eq(self.read.data.payload),
+            gather.i.valid.eq(self.read.data.valid),
+            self.read.data.ready.eq(gather.i.ready),
+            queue.w_data.eq(gather.o.payload),
+            queue.w_en.eq(gather.o.valid),
+            gather.o.ready.eq(queue.w_rdy),
+        ]
+
+        # Fetch: `ahead` commands are asked for and not taken yet, the first `stale` of them belong
+        # to a place that was jumped away from.
+        fetching = Signal()
+        fetch_address = Signal(32)
+        ahead = Signal(range(PREFETCH + 1))
+        stale = Signal(range(PREFETCH + 1))
+        asked = Signal()
+        taken = Signal()
+        jump = Signal()
+        m.d.comb += [
+            self.read.req.valid.eq(fetching & (ahead != PREFETCH)),
+            self.read.req.payload.address.eq(fetch_address),
+            self.read.req.payload.beats.eq(beats),
+            asked.eq(self.read.req.valid & self.read.req.ready),
+            taken.eq(queue.r_en & queue.r_rdy),
+        ]
+        m.d.sync += ahead.eq(ahead + asked - taken)
+        with m.If(asked):
+            m.d.sync += fetch_address.eq(fetch_address + isa.COMMAND_BYTES)
+        with m.If(jump):
+            m.d.sync += [fetch_address.eq(self.program), stale.eq(ahead + asked - taken)]
+        with m.Elif(taken & (stale != 0)):
+            m.d.sync += stale.eq(stale - 1)
+
+        # The command at the head.
+        words = Signal(data.ArrayLayout(unsigned(32), isa.COMMAND_WORDS))
+        m.d.comb += words.eq(queue.r_data)
+        op = Signal(8)
+        mask = Signal(8)
+        m.d.comb += [op.eq(words[0][:8]), mask.eq(words[0][8:16])]
+        fresh = Signal()
+        m.d.comb += fresh.eq(queue.r_rdy & (stale == 0))
+
+        busies = Cat(getattr(self, f"busy_{u.name.lower()}") for u in isa.Unit)
+        free = Signal()
+        m.d.comb += free.eq((busies & mask) == 0)
+
+        # The chunk: tokens done before it, its own, its position.
+        done_tokens = Signal(32)
+        chunk_tokens = Signal(16)
+        position = Signal(32)
+        pc = Signal(16)
+        after = Signal(32)
+        remaining = Signal(32)
+        m.d.comb += [
+            after.eq(done_tokens + chunk_tokens),
+            remaining.eq(self.tokens - after),
+        ]
+
+        offered = Signal(len(isa.Unit))  # the command is for this unit and may go
+        accepted = Signal()
+        for unit in isa.Unit:
+            port = getattr(self, f"cmd_{unit.name.lower()}")
+            m.d.comb += [
+                port.valid.eq(offered[unit]),
+                port.payload.words.eq(words),
+                port.payload.index.eq(pc),
+                port.payload.position.eq(position),
+                port.payload.tokens.eq(chunk_tokens),
+                port.payload.done.eq(done_tokens),
+            ]
+            with m.If(port.valid & port.ready):
+                m.d.comb += accepted.eq(1)
+        m.d.comb += self.index.eq(pc)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                # What was asked for behind an END comes late: it is dropped here.
+                m.d.comb += queue.r_en.eq(stale != 0)
+                with m.If(self.start & ~self.halt):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.comb += self.busy.eq(1)
+                m.d.comb += queue.r_en.eq(stale != 0)
+                bad = (
+                    (self.tokens == 0)
+                    | (self.chunk == 0)
+                    | (self.chunk > c.chunk)
+                    | (self.tokens > c.max_context)
+                    | (self.position > c.max_context)
+                    | (self.position + self.tokens > c.max_context)
+                )
+                with m.If(bad):
+                    m.d.comb += [
+                        self.error.valid.eq(1),
+                        self.error.code.eq(Error.BAD_CALL),
+                        self.error.unit.eq(SEQUENCER_UNIT),
+                        self.error.address.eq(self.position + self.tokens),
+                    ]
+                    m.next = "STOP"
+                with m.Elif(stale == 0):
+                    m.d.comb += jump.eq(1)
+                    m.d.sync += [
+                        fetching.eq(1),
+                        pc.eq(0),
+                        done_tokens.eq(0),
+                        position.eq(self.position),
+                        chunk_tokens.eq(
+                            Mux(self.tokens < self.chunk, self.tokens, self.chunk)
+                        ),
+                    ]
+                    m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.busy.eq(1)
+                m.d.comb += queue.r_en.eq((stale != 0) | accepted)
+                with m.If(fresh):
+                    with m.Switch(op):
+                        for code, unit in isa.UNIT_OF.items():
+                            with m.Case(code):
+                                m.d.comb += offered[unit].eq(free & ~self.halt)
+                                with m.If(accepted):
+                                    m.d.sync += pc.eq(pc + 1)
+                        with m.Case(isa.Op.CHUNK):
+                            with m.If(free):
+                                m.d.comb += queue.r_en.eq(1)
+                                m.d.sync += pc.eq(pc + 1)
+                                with m.If(after < self.tokens):
+                                    m.d.comb += jump.eq(1)
+                                    m.d.sync += [
+                                        pc.eq(0),
+                                        done_tokens.eq(after),
+                                        position.eq(position + chunk_tokens),
+                                        chunk_tokens.eq(
+                                            Mux(remaining < self.chunk, remaining, self.chunk)
+                                        ),
+                                    ]
+                        with m.Case(isa.Op.END):
+                            m.d.sync += fetching.eq(0)
+                            with m.If(busies == 0):
+                                m.d.comb += [queue.r_en.eq(1), jump.eq(1), self.done.eq(1)]
+                                m.next = "IDLE"
+                        with m.Default():
+                            m.d.comb += [
+                                self.error.valid.eq(1),
+                                self.error.code.eq(Error.BAD_COMMAND),
+                                self.error.unit.eq(SEQUENCER_UNIT),
+                                self.error.address.eq(self.program + (pc << shift)),
+                            ]
+                            m.next = "STOP"
+            with m.State("STOP"):
+                # Only a reset leads out of an error.
+                m.d.sync += fetching.eq(0)
+        return m
+

@@ -1,0 +1,80 @@
+"""From a configuration to files: Verilog, simulator settings, register map, manifest."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+
+from . import regs
+from .config import GATEWARE_VERSION, AcceleratorConfig, weight_memory_plan
+from .flat import to_verilog
+from .modules import ModuleLibrary
+from .top import Terntable
+
+TOP = "terntable"
+"""Name of the top module."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Text of everything that `terntable generate` writes."""
+
+    config: AcceleratorConfig
+    verilog: str
+    vlt: str
+
+    @property
+    def manifest(self) -> dict[str, object]:
+        """What identifies the gateware."""
+        c = self.config
+        plan = weight_memory_plan(c)
+        return {
+            "name": c.name,
+            "top": TOP,
+            "config_hash": f"{c.hash:08x}",
+            "gateware_version": GATEWARE_VERSION,
+            "verilog_sha256": hashlib.sha256(self.verilog.encode()).hexdigest(),
+            "macs_per_cycle": c.macs_per_cycle,
+            "weight_ring": {
+                "primitive": plan.primitive,
+                "wide": plan.wide,
+                "deep": plan.deep,
+                "count": plan.primitives,
+                "utilisation": round(plan.utilisation, 4),
+            },
+            "config": c.model_dump(),
+        }
+
+    def files(self) -> dict[str, str]:
+        """Text by file name."""
+        return {
+            f"{TOP}.v": self.verilog,
+            f"{TOP}.vlt": self.vlt,
+            "registers.json": json.dumps(register_map(), indent=2) + "\n",
+            "manifest.json": json.dumps(self.manifest, indent=2) + "\n",
+        }
+
+
+def register_map() -> dict[str, object]:
+    """The register table for software that doesn't import this package."""
+    return {
+        "magic": regs.MAGIC,
+        "version": regs.VERSION,
+        "registers": [
+            {"name": r.name, "address": r.address, "access": r.access.value, "doc": r.doc}
+            for r in regs.REGISTERS
+        ],
+        "status": {s.name: s.value for s in regs.Status},
+        "errors": {e.name: e.value for e in regs.Error},
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def generate(config: AcceleratorConfig) -> Generated:
+    """Verilog of an accelerator. The same configuration gives the same bytes."""
+    library = ModuleLibrary()
+    top = to_verilog(Terntable(config, library), TOP)
+    verilog = library.verilog() + "\n" + top
+    return Generated(config, verilog, "`verilator_config\n" + library.verilator_config())

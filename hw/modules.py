@@ -1,0 +1,74 @@
+"""Blocks that are emitted once as a Verilog module and placed many times.
+
+Amaranth writes one module per submodule object. An array of equal lanes would explode the Verilog
+and the time that simulators and synthesis take over it, so such a block is converted on its own
+and placed with `Instance`.
+"""
+
+from __future__ import annotations
+
+from amaranth import ClockSignal, Instance, Module, ResetSignal, Value
+from amaranth.back import verilog
+from amaranth.lib.wiring import Component, In
+
+
+class PlacedModule(Component):
+    """An instance of a registered module: same ports, same timing as the component.
+
+    An enclosing ResetInserter does not reach into it: a component that is placed keeps nothing
+    that depends on a soft reset.
+    """
+
+    def __init__(self, name: str, component: Component) -> None:
+        self._name = name
+        super().__init__(component.signature)
+
+    def elaborate(self, platform: object) -> Module:
+        ports = {"i_clk": ClockSignal("sync"), "i_rst": ResetSignal("sync")}
+        for path, member, value in self.signature.flatten(self):
+            side = "i" if member.flow is In else "o"
+            ports[f"{side}_{'__'.join(map(str, path))}"] = Value.cast(value)
+        m = Module()
+        m.submodules.block = Instance(self._name, **ports)
+        return m
+
+
+class ModuleLibrary:
+    """Registered modules by name; deterministic Verilog of all of them."""
+
+    def __init__(self) -> None:
+        self._components: dict[str, Component] = {}
+        self._texts: dict[str, str] = {}
+
+    def register(self, name: str, component: Component) -> None:
+        """Make `component` a module. Raises ValueError when another block has the name."""
+        if name not in self._components:
+            self._components[name] = component
+        elif self._convert(name, component) != self._text(name):
+            raise ValueError(f"module {name!r} is registered with another content")
+
+    def place(self, name: str) -> PlacedModule:
+        """One more instance of a registered module."""
+        return PlacedModule(name, self._components[name])
+
+    @property
+    def names(self) -> list[str]:
+        """The modules, sorted: a simulator must not inline them."""
+        return sorted(self._components)
+
+    def verilog(self) -> str:
+        """Text of all modules, sorted by name."""
+        return "\n".join(self._text(name) for name in self.names)
+
+    def verilator_config(self) -> str:
+        """Lines of a Verilator configuration file that keep the modules from being inlined."""
+        return "".join(f'no_inline -module "{name}"\n' for name in self.names)
+
+    def _text(self, name: str) -> str:
+        if name not in self._texts:
+            self._texts[name] = self._convert(name, self._components[name])
+        return self._texts[name]
+
+    @staticmethod
+    def _convert(name: str, component: Component) -> str:
+        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)

@@ -1,0 +1,156 @@
+"""The accelerator: units, row memories and the wires between them."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Module, ResetInserter
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from . import isa
+from .attention.unit import AttentionUnit
+from .axi.bus import AXI4LiteSignature, AXI4Signature
+from .axi.control import ControlPort
+from .axi.dma import Dma
+from .config import AcceleratorConfig
+from .control.load import LoadUnit
+from .control.sequencer import Sequencer
+from .control.status import COUNTED, CallStatus
+from .elementwise.rows import RowMemory
+from .elementwise.vector import VectorUnit
+from .interfaces import row_words
+from .linear.fetch import FetchUnit
+from .linear.unit import LinearUnit
+from .modules import ModuleLibrary
+
+
+class Terntable(Component):
+    """One accelerator: an AXI4-Lite control port, `ports` AXI4 masters, one interrupt.
+
+    The host writes an image (weights, program, tables) and a chunk's embedding rows to DRAM,
+    then starts a call; the program runs without it until the logits lie in DRAM. Throughput and
+    latency are those of the units below. Reset: synchronous, or CONTROL's soft reset, which
+    spares the control port and ends what is outstanding on the bus.
+    """
+
+    def __init__(self, config: AcceleratorConfig, library: ModuleLibrary) -> None:
+        self._config = config
+        self._library = library
+        super().__init__(
+            {
+                "s_axil": In(AXI4LiteSignature()),
+                **{f"m_axi{p}": Out(AXI4Signature(config.bus_bits)) for p in range(config.ports)},
+                "irq": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        c = self._config
+        m = Module()
+        m.submodules.control = control = ControlPort(c)
+        m.submodules.status = status = CallStatus()
+        m.submodules.dma = dma = Dma(c)
+        units = {
+            "sequencer": Sequencer(c),
+            "fetch": FetchUnit(c),
+            "load": LoadUnit(c),
+            "vector": VectorUnit(c),
+            "linear": LinearUnit(c, self._library),
+            "attention": AttentionUnit(c),
+        }
+        for name, unit in units.items():
+            m.submodules[name] = ResetInserter(status.reset_units)(unit)
+        sequencer, fetch, load, vector, linear, attention = units.values()
+
+        # Row memories: residual, other rows, attention output, int8 codes, gains, RoPE.
+        hidden, row = row_words(c, c.max_hidden), row_words(c, max(c.max_row, c.max_hidden))
+        tiles = c.k_tiles(max(c.max_row, c.max_hidden))
+        m.submodules.x = x = RowMemory(c.chunk, hidden, c.lanes, 32, readers=2, writers=2,
+                                       stats=True)
+        m.submodules.f = f = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
+        m.submodules.o = o = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
+        m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs)
+        m.submodules.gain = gain = RowMemory(1, row, c.lanes, 32)
+        m.submodules.rope = rope = RowMemory(c.chunk, row_words(c, c.max_head_dim), c.lanes, 32)
+
+        # The host's side: registers, status, memory ports.
+        connect(m, flipped(self.s_axil), control.s_axil)
+        for p in range(c.ports):
+            connect(m, getattr(dma, f"m_axi{p}"), flipped(getattr(self, f"m_axi{p}")))
+        for name in ("program", "tokens", "position", "chunk"):
+            m.d.comb += getattr(sequencer, name).eq(getattr(control, name))
+        m.d.comb += [
+            dma.base.eq(Cat(control.base_lo, control.base_hi)),
+            dma.limit.eq(control.limit),
+            dma.write_base.eq(control.write_base),
+            dma.flush.eq(status.reset_units),
+            status.control.eq(control.control),
+            status.irq_enable.eq(control.irq_enable[0]),
+            status.sequencer_busy.eq(sequencer.busy),
+            status.sequencer_done.eq(sequencer.done),
+            status.sequencer_error.eq(sequencer.error),
+            status.dma_error.eq(dma.error),
+            status.dma_idle.eq(dma.idle),
+            status.read_beats.eq(dma.read_beats),
+            status.write_beats.eq(dma.write_beats),
+            sequencer.start.eq(status.start),
+            sequencer.halt.eq(status.halt),
+            self.irq.eq(status.irq),
+            control.argmax.eq(linear.argmax),
+            control.argmax_logit.eq(linear.argmax_logit),
+            control.error_command.eq(sequencer.index),
+            control.read_beats.eq(status.read_beat_count),
+            control.write_beats.eq(status.write_beat_count),
+        ]
+        for name in ("status", "error_code", "error_unit", "error_address", "cycles",
+                     "unit_state", *(f"cycles_{n}" for n in COUNTED)):
+            m.d.comb += getattr(control, name).eq(getattr(status, name))
+
+        # Commands.
+        for index, unit in enumerate((fetch, load, vector, linear, attention)):
+            name = isa.Unit(index).name.lower()
+            connect(m, getattr(sequencer, f"cmd_{name}"), unit.cmd)
+            m.d.comb += [
+                getattr(sequencer, f"busy_{name}").eq(unit.busy),
+                status.active[index].eq(unit.busy),
+            ]
+        m.d.comb += status.active[len(isa.Unit)].eq(linear.weight_wait)
+
+        # DRAM channels.
+        for p in range(c.ports):
+            connect(m, getattr(fetch, f"port{p}"), getattr(dma, f"weights{p}"))
+            connect(m, getattr(attention, f"kv{p}"), getattr(dma, f"kv{p}"))
+        connect(m, load.load, dma.load)
+        connect(m, sequencer.read, dma.program)
+        connect(m, vector.kv, dma.kv_write)
+        connect(m, linear.logits, dma.logits)
+
+        # Data: weights, row memories, scales.
+        connect(m, fetch.o, linear.weights)
+        connect(m, load.scales, linear.scales)
+        connect(m, linear.a8_read, a8.read0)
+        connect(m, linear.x_read, x.read0)
+        connect(m, linear.rope_read, rope.read0)
+        connect(m, linear.x_write, x.write0)
+        connect(m, linear.f_write, f.write0)
+        connect(m, load.x_write, x.write1)
+        connect(m, load.rope_write, rope.write0)
+        connect(m, load.gain_write, gain.write0)
+        connect(m, vector.x_read, x.read1)
+        connect(m, vector.f_read, f.read0)
+        connect(m, vector.o_read, o.read0)
+        connect(m, vector.gain_read, gain.read0)
+        connect(m, vector.a8_write, a8.write0)
+        connect(m, vector.factor, linear.factor)
+        connect(m, vector.q_write, attention.q_write)
+        connect(m, vector.q_scale, attention.q_scale)
+        connect(m, attention.o_write, o.write0)
+        for memory, name in ((x, "x"), (f, "f"), (o, "o")):
+            m.d.comb += [
+                memory.max_row.eq(getattr(vector, f"{name}_max_row")),
+                getattr(vector, f"{name}_max").eq(memory.max),
+            ]
+        m.d.comb += [
+            x.clear.eq(linear.clear_x | load.clear_x),
+            f.clear.eq(linear.clear_f),
+            o.clear.eq(attention.clear_o),
+        ]
+        return m

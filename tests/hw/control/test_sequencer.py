@@ -1,0 +1,158 @@
+"""The sequencer: order, wait masks, chunks, jumps, errors."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from terntable.hw import isa, regs
+from terntable.hw.config import load_config
+from terntable.hw.control.sequencer import Sequencer
+
+CONFIG = load_config("test")
+
+
+def command(op: isa.Op, wait: int = 0, **values: int) -> bytes:
+    fields = {f.name: 0 for f in isa.FIELDS[op]} | values
+    return isa.encode(op, wait, **fields)
+
+
+def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, calls: int = 1):
+    """Run calls with units that are busy for random times.
+
+    Returns (unit, index, position, tokens, done, units that were busy) of every command.
+    """
+    rng = random.Random(seed)
+    dut = Sequencer(CONFIG)
+    log: list[tuple] = []
+    outcome: list[tuple[str, int]] = []
+    busy = dict.fromkeys(isa.Unit, 0)
+    base = 0x140
+
+    async def memory(ctx):
+        pending: list[int] = []
+        ctx.set(dut.read.req.ready, 1)
+        sent = None
+        async for _, reset, valid, address, beats, ready in (
+            ctx.tick().sample(dut.read.req.valid, dut.read.req.payload.address,
+                              dut.read.req.payload.beats, dut.read.data.ready)
+        ):
+            if sent is not None and ready:
+                sent = None
+            if valid and ctx.get(dut.read.req.ready):
+                at = address - base
+                data = (program + bytes(1024))[at : at + beats * CONFIG.bus_bytes]
+                step = CONFIG.bus_bytes
+                pending += [
+                    int.from_bytes(data[i : i + step], "little") for i in range(0, len(data), step)
+                ]
+            if sent is None and pending and rng.random() < 0.7:
+                sent = pending.pop(0)
+            ctx.set(dut.read.data.valid, sent is not None)
+            ctx.set(dut.read.data.payload, sent or 0)
+            ctx.set(dut.read.req.ready, rng.random() < 0.7)
+
+    async def units(ctx):
+        names = [u.name.lower() for u in isa.Unit]
+        samples = []
+        for n in names:
+            cmd = getattr(dut, f"cmd_{n}")
+            samples += [cmd.valid, cmd.payload]
+        async for values in ctx.tick().sample(*samples):
+            values = values[2:]
+            for i, unit in enumerate(isa.Unit):
+                valid, payload = values[2 * i], values[2 * i + 1]
+                ready = ctx.get(getattr(dut, f"cmd_{names[i]}").ready)
+                if valid and ready:
+                    running = {u for u in isa.Unit if busy[u]}
+                    log.append((unit, payload.index, payload.position, payload.tokens,
+                                payload.done, running))
+                    busy[unit] = rng.randrange(1, 40)
+                elif busy[unit]:
+                    busy[unit] -= 1
+            for i, unit in enumerate(isa.Unit):
+                ctx.set(getattr(dut, f"busy_{names[i]}"), busy[unit] > 0)
+                ctx.set(getattr(dut, f"cmd_{names[i]}").ready, busy[unit] == 0)
+
+    async def bench(ctx):
+        for n in isa.Unit:
+            ctx.set(getattr(dut, f"cmd_{n.name.lower()}").ready, 1)
+        for name, value in (("program", base), ("tokens", tokens), ("position", position),
+                            ("chunk", chunk)):
+            ctx.set(getattr(dut, name), value)
+        for _ in range(calls):
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            for _ in range(20000):
+                if ctx.get(dut.done):
+                    assert not any(busy.values())
+                    outcome.append(("done", 0))
+                    break
+                if ctx.get(dut.error.valid):
+                    outcome.append((regs.Error(ctx.get(dut.error.code)).name,
+                                    ctx.get(dut.error.address)))
+                    break
+                await ctx.tick()
+            else:
+                raise AssertionError("the call does not end")
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(memory, background=True)
+    sim.add_testbench(units, background=True)
+    sim.add_testbench(bench)
+    sim.run()
+    return log, outcome
+
+
+PROGRAM = [
+    (isa.Op.FETCH, 0),
+    (isa.Op.LOAD, isa.wait_mask(isa.Unit.LINEAR)),
+    (isa.Op.NORM_QUANT, isa.wait_mask(isa.Unit.LOAD, isa.Unit.LINEAR)),
+    (isa.Op.LINEAR, isa.wait_mask(isa.Unit.VECTOR)),
+    (isa.Op.KV_QUANT, isa.wait_mask(isa.Unit.LINEAR)),
+    (isa.Op.ATTENTION, isa.wait_mask(isa.Unit.VECTOR)),
+    (isa.Op.CHUNK, 0),
+    (isa.Op.FETCH, 0),
+    (isa.Op.LINEAR, isa.wait_mask(isa.Unit.ATTENTION)),
+    (isa.Op.END, 0),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chunks_in_order(seed: int) -> None:
+    tokens, position, chunk = 10, 7, 4
+    program = b"".join(command(op, wait) for op, wait in PROGRAM)
+    log, outcome = play(program, tokens, position, chunk, seed, calls=2)
+    assert outcome == [("done", 0)] * 2
+    expected = []
+    for _ in range(2):
+        for done in range(0, tokens, chunk):
+            n = min(chunk, tokens - done)
+            for index, (op, _) in enumerate(PROGRAM[:6]):
+                expected.append((isa.UNIT_OF[op], index, position + done, n, done))
+        for index in (7, 8):
+            expected.append((isa.UNIT_OF[PROGRAM[index][0]], index, position + 8, 2, 8))
+    assert [entry[:5] for entry in log] == expected
+    for unit, index, *_, running in log:
+        mask = PROGRAM[index][1]
+        assert not any(mask >> u & 1 for u in running), (unit, index, running)
+
+
+def test_bad_command_is_reported() -> None:
+    program = command(isa.Op.FETCH) + bytes(64)
+    _, outcome = play(program, 1, 0, 1, 0)
+    assert outcome == [("BAD_COMMAND", 0x140 + 64)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "position", "chunk"),
+    [(0, 0, 1), (1, 0, 0), (1, 0, CONFIG.chunk + 1), (2, CONFIG.max_context - 1, 1),
+     (2**32 - 1, 2, 1)],
+)
+def test_bad_call_is_reported(tokens: int, position: int, chunk: int) -> None:
+    log, outcome = play(command(isa.Op.END), tokens, position, chunk, 0)
+    assert outcome[0][0] == "BAD_CALL"
+    assert not log
