@@ -1,0 +1,233 @@
+"""Hugging Face folders of ternary models: config.json and safetensors files.
+
+Two-bit packing: byte row r of a matrix holds rows r, r + out/4, r + out/2, r + 3 out/4 in bit
+pairs from the lowest; a code is trit + 1. `weight_scale` multiplies where the quantisation's
+`linear_class` is `autobitlinear` and divides elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from terntable.host.model import F32, Layer, Model, ModelSpec, TernaryLinear, widen
+from terntable.hw.errors import UserError
+
+_DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # bfloat16 as its bits
+    "U8": np.dtype("u1"),
+}
+_LINEARS = {
+    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+_NORMS = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_sub_norm": "self_attn.attn_sub_norm", "ffn_sub_norm": "mlp.ffn_sub_norm",
+}
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+_FINAL = "model.norm.weight"
+
+
+class TensorFile:
+    """A safetensors file, mapped; tensors are views of it. bfloat16 is given as uint16."""
+
+    def __init__(self, path: Path) -> None:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            start = f.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(size - 8, 100_000_000):
+                raise UserError(f"{path}: not a safetensors file, or cut short")
+            try:
+                header = json.loads(f.read(length))
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                raise UserError(f"{path}: its safetensors header is damaged") from None
+        header.pop("__metadata__", None)
+        self.path = path
+        self.header: dict[str, dict] = header
+        need = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
+        if size < need:
+            raise UserError(f"{path}: cut short: {size} bytes of {need}: download it again")
+        self._data = np.memmap(path, np.uint8, "r", 8 + length) if size > 8 + length else None
+
+    def tensor(self, name: str) -> NDArray:
+        entry = self.header[name]
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None or self._data is None:
+            raise UserError(
+                f"{self.path}: tensor {name} has type {entry['dtype']}:"
+                f" {', '.join(_DTYPES)} are supported"
+            )
+        begin, end = entry["data_offsets"]
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        if end - begin != count * dtype.itemsize:
+            raise UserError(f"{self.path}: tensor {name} has {end - begin} bytes, not its shape's")
+        return np.asarray(self._data[begin:end]).view(dtype).reshape(entry["shape"])
+
+
+class Tensors:
+    """The tensors of a folder's safetensors files, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            if missing := [n for n in names if not (folder / n).is_file()]:
+                raise UserError(f"{folder}: {missing[0]} is missing: download it again")
+        else:
+            names = sorted(p.name for p in folder.glob("*.safetensors"))
+        if not names:
+            raise UserError(f"{folder}: no model.safetensors here")
+        self.folder = folder
+        self._files: dict[str, TensorFile] = {}
+        for name in names:
+            file = TensorFile(folder / name)
+            self._files |= dict.fromkeys(file.header, file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise UserError unless the tensor is there with this shape."""
+        if name not in self._files:
+            raise UserError(f"{self.folder}: tensor {name} is missing")
+        found = tuple(self._files[name].header[name]["shape"])
+        if found != shape:
+            raise UserError(f"{self.folder}: tensor {name} has shape {found}, not {shape}")
+
+    def raw(self, name: str) -> NDArray:
+        return self._files[name].tensor(name)
+
+    def dtype(self, name: str) -> str:
+        return self._files[name].header[name]["dtype"]
+
+    def f32(self, name: str) -> F32:
+        return widen(self.raw(name))
+
+
+def read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise UserError(f"{path}: can't be read as JSON: {e}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object is expected")
+    return value
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return tuple(int(v) for v in (value if isinstance(value, list) else [value]))
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """ModelSpec of config.json; which sub-norms exist follows from the architecture."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: not a model folder: it has no config.json")
+    config = read_json(path)
+    kind = config.get("model_type")
+    quantisation = config.get("quantization_config") or {}
+    if kind not in ("bitnet", "llama"):
+        raise UserError(f"{path}: model_type {kind!r} is not supported: bitnet or llama")
+    if quantisation.get("quant_method") != "bitnet":
+        raise UserError(f"{path}: not a ternary checkpoint: its quant_method is not 'bitnet'")
+    if config.get("rope_scaling") not in (None, {}):
+        raise UserError(f"{path}: rope_scaling is not supported")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise UserError(f"{path}: biases are not supported")
+    activation = config.get("hidden_act", "silu")
+    if activation not in ("relu2", "silu"):
+        raise UserError(f"{path}: hidden_act {activation!r} is not supported: relu2 or silu")
+    rope = config.get("rope_parameters") or {}
+    try:
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        return ModelSpec(
+            name=folder.resolve().name,
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            ffn=config["intermediate_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            vocab=config["vocab_size"],
+            context=config["max_position_embeddings"],
+            rope_theta=config.get("rope_theta", rope.get("rope_theta", 10000.0)),
+            eps=config.get("rms_norm_eps", 1e-5),
+            activation=activation,
+            attn_sub_norm=kind == "bitnet",
+            ffn_sub_norm=kind == "bitnet",
+            tied=config.get("tie_word_embeddings", kind == "bitnet"),
+            bos_ids=_ids(config.get("bos_token_id")),
+            eos_ids=_ids(config.get("eos_token_id")),
+        )
+    except KeyError as e:
+        raise UserError(f"{path}: {e.args[0]} is missing") from None
+    except (ValidationError, TypeError, ValueError, ZeroDivisionError) as e:
+        text = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
+        raise UserError(f"{path}: {text.removeprefix('Value error, ')}") from None
+
+
+def unpack(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """int8 trits [4 * rows, columns] of two-bit codes [rows, columns]."""
+    parts = [((packed >> 2 * i) & 3).astype(np.int8) - 1 for i in range(4)]
+    return np.concatenate(parts)
+
+
+def load_checkpoint(folder: Path) -> Model:
+    """The model in `folder`; every tensor's presence and shape is checked before any is read."""
+    spec = read_spec(folder)
+    tensors = Tensors(folder)
+    multiply = read_json(folder / "config.json")["quantization_config"].get(
+        "linear_class"
+    ) == "autobitlinear"
+    for n in range(spec.layers):
+        for name, (rows, columns) in spec.linear_shapes.items():
+            at = f"model.layers.{n}.{_LINEARS[name]}"
+            if rows % 4:
+                raise UserError(f"{folder}: {at} has {rows} rows: a multiple of 4 is expected")
+            tensors.check(f"{at}.weight", (rows // 4, columns))
+            tensors.check(f"{at}.weight_scale", (1,))
+            if tensors.dtype(f"{at}.weight") != "U8":
+                raise UserError(f"{folder}: {at}.weight is not packed: U8 is expected")
+        for name, size in spec.norm_sizes.items():
+            tensors.check(f"model.layers.{n}.{_NORMS[name]}.weight", (size,))
+    tensors.check(_FINAL, (spec.hidden,))
+    tensors.check(_EMBEDDING, (spec.vocab, spec.hidden))
+    if not spec.tied:
+        tensors.check(_HEAD, (spec.vocab, spec.hidden))
+
+    def linear(name: str) -> TernaryLinear:
+        trits = unpack(tensors.raw(f"{name}.weight"))
+        if trits.max() > 1:
+            raise UserError(f"{folder}: {name}.weight has codes that are no trits")
+        scale = tensors.f32(f"{name}.weight_scale")[0]
+        if not np.isfinite(scale) or scale <= 0:
+            raise UserError(f"{folder}: {name}.weight_scale is {scale}")
+        return TernaryLinear(trits, scale if multiply else np.float32(1) / scale)
+
+    def layer(n: int) -> Layer:
+        at = f"model.layers.{n}"
+        return Layer(
+            {name: linear(f"{at}.{_LINEARS[name]}") for name in spec.linear_shapes},
+            {name: tensors.f32(f"{at}.{_NORMS[name]}.weight") for name in spec.norm_sizes},
+        )
+
+    def table(name: str) -> NDArray:
+        raw = tensors.raw(name)
+        return raw if raw.dtype == np.uint16 else widen(raw)
+
+    embedding = table(_EMBEDDING)
+    head = embedding if spec.tied else table(_HEAD)
+    return Model(spec, layer, tensors.f32(_FINAL), embedding, head, folder)

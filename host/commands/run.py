@@ -1,0 +1,165 @@
+"""`terntable run`: prefill a prompt, generate, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from terntable.hw.errors import UserError
+
+from ..output import check_writable, console, progress, whole_file
+from ..sampling import Sampler
+from ..session import Generation, Session, check_request
+from ..tokenizer import TextStream, Tokenizer
+from .setup import Setup, load_setup, start_device
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run`, as on the command line."""
+
+    model: str
+    device: str
+    config: str | None
+    prompt: str | None
+    prompt_ids: str | None
+    max_tokens: int
+    seed: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    logits: Path | None
+    waves: Path | None
+    chunk: int | None
+    json: bool
+
+
+class Printer:
+    """Shows a generation as it comes: text where there is a tokenizer, ids otherwise."""
+
+    def __init__(self, tokenizer: Tokenizer | None, prompt: list[int], quiet: bool) -> None:
+        self._stream = TextStream(tokenizer, prompt) if tokenizer is not None else None
+        self._quiet = quiet
+        if not quiet and tokenizer is not None:
+            self._put(tokenizer.decode(prompt))
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def __call__(self, token: int) -> None:
+        if self._quiet:
+            return
+        self._put(self._stream.push(token) if self._stream is not None else f"{token} ")
+
+    def end(self) -> None:
+        if not self._quiet:
+            self._put("\n")
+
+
+def generate_with_progress(
+    session: Session,
+    prompt: list[int],
+    max_tokens: int,
+    sampler: Sampler,
+    on_token: Callable[[int], None],
+    chunk: int | None = None,
+) -> Generation:
+    """`Session.generate` with a progress bar on standard error while the prompt is prefilled."""
+    result = Generation(list(prompt))
+    steps = session.steps(result, max_tokens, sampler, chunk=chunk)
+    with progress(f"prefill of {len(prompt)} tokens on {session.device.name}"):
+        token = next(steps, None)
+    if token is not None:
+        on_token(token)
+    for token in steps:
+        on_token(token)
+    return result
+
+
+def run_command(options: RunOptions) -> None:
+    """Run it. Raises UserError before anything long has started, if something can't be done."""
+    sampler = Sampler(options.temperature, options.top_k, options.top_p, options.seed)
+    if options.logits is not None:
+        check_writable(options.logits, "logits file")
+    if options.waves is not None:
+        check_writable(options.waves, "waveform file")
+    setup = load_setup(options.model, options.config, options.device)
+    prompt = setup.encode(options.prompt, options.prompt_ids)
+    check_run(setup, prompt, options.max_tokens, options.chunk)
+
+    with start_device(options.device, setup, waves=options.waves, note=say) as device:
+        session = Session(device, setup.image)
+        printer = Printer(setup.tokenizer, prompt, options.json)
+        result = generate_with_progress(
+            session, prompt, options.max_tokens, sampler, printer, options.chunk
+        )
+        printer.end()
+    if options.logits is not None:
+        with whole_file(options.logits) as temporary:
+            with temporary.open("wb") as f:
+                np.save(f, result.logits_array(setup.image.spec.vocab))
+    if options.json:
+        print(json.dumps(summary(setup, options.device, result)))
+    else:
+        console.print(describe(setup, options.device, result), highlight=False, markup=False)
+
+
+def check_run(setup: Setup, prompt: list[int], max_tokens: int, chunk: int | None) -> None:
+    """Refuse a request that can't run, without a device. Raises UserError."""
+    check_request(setup.image, 0, prompt, max_tokens)
+    if chunk is not None and not 1 <= chunk <= setup.config.chunk:
+        raise UserError(f"chunk is {chunk}: configuration {setup.config.name!r} takes 1 to"
+                        f" {setup.config.chunk}")
+
+
+def say(line: str) -> None:
+    """A note on a long step, on a terminal only."""
+    if sys.stderr.isatty():
+        console.print(line, highlight=False, markup=False)
+
+
+def summary(setup: Setup, device: str, result: Generation) -> dict[str, object]:
+    """The JSON object of a run."""
+    text = setup.tokenizer.decode(result.tokens) if setup.tokenizer is not None else ""
+    out: dict[str, object] = {
+        "prompt_tokens": result.prompt_tokens,
+        "tokens": result.tokens,
+        "text": text,
+        "device": device,
+        "config": setup.config.name,
+        "prefill_seconds": round(result.prefill_seconds, 6),
+        "decode_seconds": round(result.decode_seconds, 6),
+    }
+    if result.prefill is not None and result.prefill.cycles is not None:
+        out |= {
+            "prefill_cycles": result.prefill.cycles,
+            "decode_cycles": [r.cycles for r in result.decode],
+            "clock_hz": setup.config.clock_hz,
+            "prefill_unit_cycles": result.prefill.unit_cycles,
+            "decode_unit_cycles": [r.unit_cycles for r in result.decode],
+        }
+    return out
+
+
+def describe(setup: Setup, device: str, result: Generation) -> str:
+    """A line or two on what the run took."""
+    n, steps = len(result.prompt_tokens), len(result.decode)
+    config = f"{device}, configuration {setup.config.name}"
+    if result.prefill is None or result.prefill.cycles is None:
+        rate = f", {steps / result.decode_seconds:.1f} tok/s" if steps else ""
+        return (
+            f"[{config}: {n} prompt tokens in {result.prefill_seconds:.2f} s,"
+            f" {len(result.tokens)} new tokens{rate}, measured]"
+        )
+    hz = setup.config.clock_hz
+    text = f"[{config}, simulated: {n} prompt tokens in {result.prefill.cycles:,} cycles"
+    if steps:
+        mean = sum(r.cycles or 0 for r in result.decode) / steps
+        text += f", {mean:,.0f} cycles a decode token = {hz / mean:,.0f} tok/s at {hz / 1e6:g} MHz"
+    return text + "]"

@@ -1,0 +1,106 @@
+"""What `run`, `demo` and `eval` do first: model, configuration, image, device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from terntable.hw.config import AcceleratorConfig, load_config, named_configs
+from terntable.hw.errors import UserError
+
+from ..compiler import compile_model, fits
+from ..devices import DEVICES, open_device
+from ..devices.base import Device
+from ..fit import derive_config
+from ..image import Image
+from ..model import Model, load_model
+from ..tokenizer import Tokenizer
+
+
+@dataclass
+class Setup:
+    """A model compiled for a configuration."""
+
+    model: Model
+    config: AcceleratorConfig
+    image: Image
+    tokenizer: Tokenizer | None
+
+    def encode(self, prompt: str | None, prompt_ids: str | None) -> list[int]:
+        """Ids of the prompt given as text or as ids. Raises UserError when there is none."""
+        if prompt is not None and prompt_ids is not None:
+            raise UserError("both prompt and prompt-ids are given: give one")
+        if prompt_ids is not None:
+            return parse_ids(prompt_ids)
+        if prompt is None:
+            raise UserError("no prompt: give --prompt TEXT or --prompt-ids 7,14,21")
+        if not prompt:
+            raise UserError("the prompt is empty: give some text")
+        if self.tokenizer is None:
+            raise UserError("the model has no tokenizer: give --prompt-ids instead of --prompt")
+        ids = self.tokenizer.encode(prompt)
+        if not ids:
+            raise UserError(f"the prompt {prompt!r} has no tokens: give some text")
+        return ids
+
+
+def parse_ids(text: str) -> list[int]:
+    """Ids from `7,14,21`. Raises UserError naming the part that is no integer."""
+    if not text.strip():
+        raise UserError("prompt-ids is empty: give ids as 7,14,21")
+    ids = []
+    for part in text.split(","):
+        try:
+            ids.append(int(part))
+        except ValueError:
+            raise UserError(
+                f"prompt-ids: {part.strip()!r} is no integer: give ids as 7,14,21"
+            ) from None
+    return ids
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a device that this program doesn't have."""
+    if name not in DEVICES:
+        raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
+
+
+def choose_config(model: Model, device: str) -> AcceleratorConfig:
+    """The smallest named configuration that fits the model.
+
+    The emulator needs no gateware, so it falls back to one derived from the model.
+    """
+    for candidate in map(load_config, named_configs()):
+        if fits(model.spec, candidate):
+            return candidate
+    if device == "emulator":
+        return derive_config(model.spec)
+    raise UserError(
+        f"no named configuration fits model {model.spec.name!r}: give --config FILE with larger"
+        " maxima"
+    )
+
+
+def load_setup(model_name: str, config_name: str | None, device: str) -> Setup:
+    """Check the names, read the model, choose the configuration, compile the image."""
+    check_device(device)
+    given = None if config_name is None else load_config(config_name)
+    model = load_model(model_name)
+    config = given or choose_config(model, device)
+    image = compile_model(model, config)
+    file = model.folder / "tokenizer.json" if model.folder is not None else None
+    return Setup(model, config, image, Tokenizer(file) if file and file.is_file() else None)
+
+
+def start_device(
+    name: str,
+    setup: Setup,
+    *,
+    waves: Path | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Device:
+    """Open device `name`; `note` hears of long steps."""
+    if waves is not None and name != "sim":
+        raise UserError(f"device {name} has no waveforms: --waves goes with --device sim")
+    return open_device(name, setup.config, waves=waves, note=note)

@@ -1,0 +1,168 @@
+"""A ternary decoder: its description, its layers, where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from terntable.hw.errors import UserError
+
+F32 = NDArray[np.float32]
+BUILT_IN = Path(__file__).parent / "models"
+
+
+class ModelSpec(BaseModel):
+    """Shape and semantics of a model: pre-norm decoder with rotary embeddings and a gated MLP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=2)
+    ffn: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=2)
+    vocab: int = Field(ge=2)
+    context: int = Field(ge=1)
+    rope_theta: float = Field(gt=0)
+    eps: float = Field(ge=0)
+    activation: Literal["relu2", "silu"]
+    attn_sub_norm: bool = False
+    ffn_sub_norm: bool = False
+    tied: bool = True
+    bos_ids: tuple[int, ...] = ()
+    eos_ids: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSpec:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads can't share {self.kv_heads} KV heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}: rotary embeddings need an even number")
+        return self
+
+    @property
+    def ternary_weights(self) -> int:
+        """Ternary weights of all layers, without the LM head."""
+        attention = (2 * self.heads + 2 * self.kv_heads) * self.head_dim
+        return self.layers * self.hidden * (attention + 3 * self.ffn)
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(rows, columns) of a layer's matrices."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q": (q, self.hidden),
+            "k": (kv, self.hidden),
+            "v": (kv, self.hidden),
+            "o": (self.hidden, q),
+            "gate": (self.ffn, self.hidden),
+            "up": (self.ffn, self.hidden),
+            "down": (self.hidden, self.ffn),
+        }
+
+    @property
+    def norm_sizes(self) -> dict[str, int]:
+        """Lengths of a layer's gain vectors, those that the model has."""
+        sizes = {"attn_norm": self.hidden, "ffn_norm": self.hidden}
+        if self.attn_sub_norm:
+            sizes["attn_sub_norm"] = self.heads * self.head_dim
+        if self.ffn_sub_norm:
+            sizes["ffn_sub_norm"] = self.ffn
+        return sizes
+
+
+@dataclass(frozen=True)
+class TernaryLinear:
+    """y = (trits @ codes) * scale * factor; trits int8 [out, in] in -1, 0, 1."""
+
+    trits: NDArray[np.int8]
+    scale: np.float32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Matrices and gains by the names of `ModelSpec.linear_shapes` and `norm_sizes`."""
+
+    linears: dict[str, TernaryLinear]
+    gains: dict[str, F32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model whose layers are read when they are asked for.
+
+    embedding  [vocab, hidden], binary32, or bfloat16 as uint16
+    head       the same for the LM head; the embedding itself where the two are tied
+    folder     the checkpoint's folder (tokenizer.json lies there), None for a random model
+    """
+
+    spec: ModelSpec
+    layer: Callable[[int], Layer]
+    final_gain: F32
+    embedding: NDArray
+    head: NDArray
+    folder: Path | None = None
+
+
+def widen(x: NDArray) -> F32:
+    """binary32 values of binary32 or of bfloat16 kept as uint16."""
+    if x.dtype == np.uint16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32, copy=False)
+
+
+def load_model(path_or_name: str | Path) -> Model:
+    """The model of a checkpoint folder, or a built-in one by its name ('tiny').
+
+    Raises UserError with one line that says what is wrong with the folder.
+    """
+    from terntable.host.checkpoint import load_checkpoint
+
+    path = Path(path_or_name)
+    if path.is_dir():
+        return load_checkpoint(path)
+    if len(path.parts) == 1 and (BUILT_IN / path.name / "config.json").is_file():
+        return load_checkpoint(BUILT_IN / path.name)
+    if path.exists():
+        raise UserError(f"{path}: a checkpoint folder is expected, this is a file")
+    known = ", ".join(sorted(p.parent.name for p in BUILT_IN.glob("*/config.json")))
+    raise UserError(
+        f"no model {str(path)!r}: name a folder with config.json and model.safetensors"
+        + (f", or one of {known}" if known else "")
+    )
+
+
+def random_model(spec: ModelSpec, seed: int = 0) -> Model:
+    """A model with random trits whose activations stay near unit size.
+
+    Gains are kept small enough that attention does not saturate: otherwise rounding differences
+    are amplified and no comparison with another implementation means anything.
+    """
+
+    def vector(rng: np.random.Generator, n: int, size: float) -> F32:
+        return (size * (1 + 0.3 * rng.standard_normal(n))).astype(np.float32)
+
+    def layer(n: int) -> Layer:
+        rng = np.random.default_rng([seed, n])
+        linears = {}
+        for name, (rows, columns) in spec.linear_shapes.items():
+            trits = rng.integers(-1, 2, (rows, columns), np.int8)
+            size = (1.5 / columns) ** 0.5 * rng.uniform(0.8, 1.25)
+            linears[name] = TernaryLinear(trits, np.float32(size))
+        gains = {name: vector(rng, size, 0.8) for name, size in spec.norm_sizes.items()}
+        return Layer(linears, gains)
+
+    rng = np.random.default_rng([seed, spec.layers])
+    embedding = rng.standard_normal((spec.vocab, spec.hidden)).astype(np.float32)
+    head = embedding
+    if not spec.tied:
+        head = rng.standard_normal((spec.vocab, spec.hidden)).astype(np.float32)
+    return Model(spec, layer, vector(rng, spec.hidden, 1.0), embedding, head)
