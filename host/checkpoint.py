@@ -125,10 +125,10 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def _ids(value: object) -> tuple[int, ...]:
+def _ids(value: int | list[int] | None) -> tuple[int, ...]:
     if value is None:
         return ()
-    return tuple(int(v) for v in (value if isinstance(value, list) else [value]))
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def read_spec(folder: Path) -> ModelSpec:

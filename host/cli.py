@@ -25,7 +25,7 @@ app = typer.Typer(
 
 ModelOption = Annotated[str, typer.Option(help="Model folder, or 'tiny', the built-in model.")]
 ConfigOption = Annotated[
-    Optional[str],  # noqa: UP007, UP045: typer reads the annotation on Python 3.10
+    str | None,  # noqa: UP007, UP045: typer reads the annotation on Python 3.10
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="emulator or sim.")]

@@ -126,7 +126,7 @@ class Image:
         for r in self.regions.values():
             if r.crc32 is not None and crc32(self.region(r.name)) != r.crc32:
                 raise UserError(f"image region {r.name!r} is damaged: its CRC-32 differs")
-        magic, version, config_hash, *_ = HEADER.unpack_from(self.region("header"))
+        magic, version, config_hash, *_ = HEADER.unpack_from(self.region("header").tobytes())
         if magic != MAGIC or version != VERSION or config_hash != self.config.hash:
             raise UserError("the image's header does not match its configuration")
 
@@ -219,4 +219,4 @@ class Image:
 
 def crc32(data: NDArray) -> int:
     """CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)

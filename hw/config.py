@@ -123,8 +123,8 @@ class AcceleratorConfig(BaseModel):
 
     @property
     def table_bits(self) -> int:
-        """Bits of a table entry: a sum of G signed bytes."""
-        return 8 + (self.group - 1).bit_length()
+        """Bits of a table entry: a signed sum of G signed bytes, up to 128 * G."""
+        return (128 * self.group).bit_length() + 1
 
     @property
     def word_trits(self) -> int:

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import Component, Flow, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from .axi.bus import AXI4LiteSignature, AXI4Signature
-from .modules import ModuleLibrary
+from .modules import ModuleLibrary, without_zero_memories
 
 MASTER_CONSTANTS = {"burst": 1, "lock": 0, "cache": 0b0011, "prot": 0, "qos": 0, "id": 0}
 """Incrementing bursts; normal, bufferable, not cached memory; one identifier."""
@@ -102,6 +102,9 @@ class Flat(Component):
         )
         self.aresetn.attrs["X_INTERFACE_INFO"] = "xilinx.com:signal:reset:1.0 aresetn RST"
         self.aresetn.attrs["X_INTERFACE_PARAMETER"] = "POLARITY ACTIVE_LOW"
+        if "irq" in self.signature.members:
+            self.irq.attrs["X_INTERFACE_INFO"] = "xilinx.com:signal:interrupt:1.0 irq INTERRUPT"
+            self.irq.attrs["X_INTERFACE_PARAMETER"] = "SENSITIVITY LEVEL_HIGH"
         for name, member in self._axi():
             for pin in axi_pins(member):
                 getattr(self, f"{name}_{pin.name}").attrs["X_INTERFACE_INFO"] = (
@@ -158,6 +161,7 @@ def to_verilog(component: Component, name: str, library: ModuleLibrary | None = 
     Flat for the pins of an IP.
     """
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    text = without_zero_memories(text)
     if library is None:
         return text
     return f"{text}\n{library.verilog()}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from . import regs
 from .config import GATEWARE_VERSION, AcceleratorConfig, weight_memory_plan
-from .flat import to_verilog
+from .flat import Flat, to_verilog
 from .modules import ModuleLibrary
 from .top import Terntable
 
@@ -75,6 +75,5 @@ def register_map() -> dict[str, object]:
 def generate(config: AcceleratorConfig) -> Generated:
     """Verilog of an accelerator. The same configuration gives the same bytes."""
     library = ModuleLibrary()
-    top = to_verilog(Terntable(config, library), TOP)
-    verilog = library.verilog() + "\n" + top
+    verilog = to_verilog(Flat(Terntable(config, library)), TOP, library)
     return Generated(config, verilog, "`verilator_config\n" + library.verilator_config())

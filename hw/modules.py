@@ -7,9 +7,22 @@ and placed with `Instance`.
 
 from __future__ import annotations
 
+import re
+
 from amaranth import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component, In
+
+_MEMORY_INIT = re.compile(r"  initial begin\n((?: +\S+\[\d+\] = \d+'h0+;\n)+)  end\n")
+
+
+def without_zero_memories(text: str) -> str:
+    """Verilog without the lines that set every word of a memory to zero.
+
+    Thousands of lines for a weight ring, over which Yosys takes minutes; gateware does not read a
+    word that it has not written, and FPGAs and Verilator start memories at zero anyway.
+    """
+    return _MEMORY_INIT.sub("", text)
 
 
 class PlacedModule(Component):
@@ -71,4 +84,5 @@ class ModuleLibrary:
 
     @staticmethod
     def _convert(name: str, component: Component) -> str:
-        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        return without_zero_memories(text)

@@ -22,6 +22,7 @@ U64 = NDArray[np.uint64]
 
 FLUSH = np.float32(2.0**-126)
 LARGEST = np.finfo(np.float32).max
+_LEAST = np.float32(-LARGEST)
 _ZERO = np.float32(0)
 
 INV_127 = np.float32(1 / 127)
@@ -49,10 +50,12 @@ def finish(x: object) -> F32:
         return _rules(np.asarray(x).astype(np.float32))
 
 
-def _rules(r: F32) -> F32:
-    """The flush and saturation rules on a rounded result."""
-    r = np.minimum(np.maximum(r, -LARGEST), LARGEST)
-    return np.where(np.abs(r) <= FLUSH, _ZERO, r)
+def _rules(rounded: object) -> F32:
+    """The flush and saturation rules on a rounded result, in place where it is an array."""
+    r = np.asarray(rounded)
+    np.minimum(np.maximum(r, _LEAST, out=r), LARGEST, out=r)
+    np.copyto(r, _ZERO, where=np.abs(r) <= FLUSH)
+    return r
 
 
 def sanitise(bits: object) -> F32:
@@ -104,7 +107,8 @@ def from_int(n: object) -> F32:
 def scale2(x: object, k: object) -> F32:
     """x * 2**k, with the flush and saturation rules."""
     with np.errstate(over="ignore", under="ignore"):
-        wide = np.ldexp(_wide(x), np.clip(np.asarray(k, dtype=np.int64), -600, 600).astype(np.int32))
+        k = np.clip(np.asarray(k, dtype=np.int64), -600, 600).astype(np.int32)
+        wide = np.ldexp(_wide(x), k)
     return finish(wide)
 
 
@@ -279,7 +283,7 @@ def attention_weights(
     return p, w
 
 
-def attention_output(o: object, l: object, max_p: object, max_w: object) -> F32:  # noqa: E741
+def attention_output(o: object, l: object, max_p: object, max_w: object) -> F32:
     """sum(w v) / sum(p): fl(fl(o) * fl(1 / fl(l))) * 2**(max_w - 127 - max_p + 3)."""
     quotient = mul(from_int(o), div(np.float32(1), from_int(l)))
     return scale2(quotient, np.asarray(max_w, np.int64) - 127 - np.asarray(max_p, np.int64) + 3)

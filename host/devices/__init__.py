@@ -29,5 +29,5 @@ def open_device(
     if name == "sim":
         from .sim import SimDevice
 
-        return SimDevice(config, waves=waves, note=note)
+        return SimDevice(config, waves=waves, status=note)
     raise KeyError(name)

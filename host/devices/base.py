@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from terntable.host.image import Image
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
-from terntable.host.image import Image
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -29,18 +29,18 @@ class EmulatorDevice(Device):
         check_image(self.config, image)
         memory = np.zeros(image.size, np.uint8)
         memory[: image.write_base] = image.data
-        self.machine.set_memory(memory, image.write_base, image.program)
+        self.machine.attach(memory, image.write_base, image.program)
         self._image, self._call = image, None
 
     def write(self, offset: int, data: bytes) -> None:
         image = self._loaded(offset, len(data))
-        self.machine.memory[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+        self.machine.memory.data[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         if offset < image.write_base:
             self.machine.invalidate()
 
     def read(self, offset: int, size: int) -> bytes:
         self._loaded(offset, size)
-        return self.machine.memory[offset : offset + size].tobytes()
+        return self.machine.memory.data[offset : offset + size].tobytes()
 
     def start(self, tokens: int, position: int, chunk: int | None = None) -> None:
         image = self._loaded(0, 0)

@@ -16,7 +16,7 @@ from terntable.hw import numeric
 from terntable.hw.config import KV_BLOCK
 
 _NONE = -(1 << 40)
-"""Running maximum before the first position."""
+"""Whole part of a masked score: below any other, whatever exponent is added."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,30 @@ def attend(
 
     dot = q @ kv.k.transpose(0, 2, 1)
     scores = numeric.score(dot, q_scale[:, :, None], kv.k_scale[:, None, :]).reshape(by_block)
-    v_scale = np.broadcast_to(kv.v_scale.reshape(heads, 1, blocks, KV_BLOCK), by_block)
-    v_exponent = numeric.exponent(kv.v_scale).reshape(heads, 1, blocks, KV_BLOCK)
-    whole = scores >> numeric.SCORE_FRACTION
-    p_top = _running_max(np.where(valid, whole, _NONE))
-    w_top = _running_max(np.where(valid, whole + v_exponent, _NONE))
+    v_scale = kv.v_scale.reshape(heads, 1, blocks, KV_BLOCK)
+    whole = np.where(valid, scores >> numeric.SCORE_FRACTION, _NONE)
+    p_top = _running_max(whole)
+    w_top = _running_max(whole + numeric.exponent(v_scale))
 
     p, w = numeric.attention_weights(scores, v_scale, p_top[..., None], w_top[..., None])
     block_l = np.where(valid, p, 0).sum(axis=3)
     numerator = np.where(valid, w, 0).transpose(0, 2, 1, 3).astype(np.float64)
     block_o = (numerator @ kv.v.reshape(heads, blocks, KV_BLOCK, dims)).astype(np.int64)
 
-    o = np.zeros((heads, rows, dims), np.int64)
-    l = np.zeros((heads, rows), np.int64)  # noqa: E741
-    p_max = w_max = np.full((heads, rows), _NONE)
-    for b in range(blocks - 1, -1, -1):
-        o = (o >> np.minimum(w_top[:, :, b] - w_max, 63)[..., None]) + block_o[:, b]
-        l = (l >> np.minimum(p_top[:, :, b] - p_max, 63)) + block_l[:, :, b]  # noqa: E741
-        p_max, w_max = p_top[:, :, b], w_top[:, :, b]
-    return numeric.attention_output(o, l[..., None], p_max[..., None], w_max[..., None])
+    p_rise, w_rise = _rise(p_top), _rise(w_top)[..., None]
+    o, l = block_o[:, -1], block_l[:, :, -1]
+    for b in range(blocks - 2, -1, -1):
+        o = (o >> w_rise[:, :, b]) + block_o[:, b]
+        l = (l >> p_rise[:, :, b]) + block_l[:, :, b]
+    p_max, w_max = p_top[:, :, 0, None], w_top[:, :, 0, None]
+    return numeric.attention_output(o, l[..., None], p_max, w_max)
 
 
 def _running_max(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Maximum [..., blocks] over each block and all newer ones."""
     return np.maximum.accumulate(values.max(axis=-1)[..., ::-1], axis=-1)[..., ::-1]
+
+
+def _rise(top: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How far the maximum of each block but the newest lies above that of the next newer one."""
+    return np.minimum(top[..., :-1] - top[..., 1:], 63)

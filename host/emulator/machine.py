@@ -13,12 +13,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from terntable.host.devices.base import CallResult, DeviceError, Progress
+from terntable.host.devices.base import CallResult, Progress
 from terntable.host.emulator.attention import KvCodes, attend
-from terntable.host.emulator.matrix import Matrix
-from terntable.host.head import HEAD_MAX, combine_planes
-from terntable.host.packing import TilePlan, matrix_from_words, unpack_stream
-from terntable.hw import isa, numeric
+from terntable.host.emulator.memory import Memory
+from terntable.host.emulator.program import Program, read_program
+from terntable.hw import numeric
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
 from terntable.hw.isa import Command, Dest, Mode, Op, Source
 
@@ -65,134 +64,46 @@ class Machine:
         self.scales = np.zeros(0, np.float32)
         self.acc: NDArray = np.zeros((0, 0), np.float32)
         self.logits = np.zeros(0, np.float32)
-        self.memory = np.zeros(0, np.uint8)
+        self.memory = Memory(np.zeros(0, np.uint8), 0)
         self.observer: Observer | None = None
-        self._write_base = self._program_at = 0
-        self._program: list[Command] | None = None
-        self._matrices: dict[int, Matrix] = {}
-        self._constants: dict[tuple[int, int], F32] = {}
+        self._program_at = 0
+        self._program: Program | None = None
         self._weight_scales: dict[int, F32] = {}
-        self._index = 0
         self._execute = {
             Op.LOAD: self._load, Op.NORM_QUANT: self._norm_quant, Op.KV_QUANT: self._kv_quant,
             Op.LINEAR: self._linear, Op.ATTENTION: self._attention,
         }
 
-    # ------------------------------------------------------------ memory
-
-    def set_memory(self, memory: NDArray[np.uint8], write_base: int, program: int) -> None:
-        """Attach an image: all of `memory` lies inside the fence."""
-        self.memory, self._write_base, self._program_at = memory, write_base, program
+    def attach(self, data: NDArray[np.uint8], write_base: int, program: int) -> None:
+        """Take an image: its bytes, where it may be written, where its program lies."""
+        self.memory, self._program_at = Memory(data, write_base), program
         self.invalidate()
 
     def invalidate(self) -> None:
-        """Forget what was decoded: the constant regions have changed."""
+        """Forget what was read from the constant regions: they have changed."""
+        self.memory = Memory(self.memory.data, self.memory.write_base)
         self._program = None
-        self._matrices.clear()
-        self._constants.clear()
         self._weight_scales.clear()
 
-    def _fence(self, unit: str, start: int, end: int, write: bool = False) -> None:
-        if end > self.memory.size:
-            raise DeviceError(
-                f"{'write' if write else 'read'} beyond the image's {self.memory.size} bytes",
-                unit=unit, address=max(start, self.memory.size), command=self._index,
-            )
-        if write and start < self._write_base:
-            raise DeviceError(
-                f"write below the run-time regions ({self._write_base:#x})",
-                unit=unit, address=start, command=self._index,
-            )
-
-    def _bad(self, what: str) -> DeviceError:
-        return DeviceError(f"bad command: {what}", unit="sequencer", command=self._index)
-
-    def _floats(self, unit: str, start: int, count: int) -> F32:
-        """Contract numbers from memory; those of constant regions are kept."""
-        end = start + 4 * count
-        self._fence(unit, start, end)
-        if (kept := self._constants.get((start, count))) is not None:
-            return kept
-        values = numeric.sanitise(self.memory[start:end].view(np.uint32))
-        if end <= self._write_base:
-            self._constants[start, count] = values
-        return values
+    def prepare(self) -> Program:
+        """The program, read before the first call if not by now."""
+        if self._program is None:
+            self._program = read_program(self.config, self.memory, self._program_at)
+        return self._program
 
     def _width(self, elements: int, memory: NDArray, what: str) -> int:
         if not 0 < elements <= memory.shape[1]:
-            raise self._bad(f"{what} of {elements} elements, 1 to {memory.shape[1]} fit")
+            raise self.memory.bad(f"{what} of {elements} elements, 1 to {memory.shape[1]} fit")
         return elements
-
-    # ------------------------------------------------------------ program
-
-    def prepare(self) -> None:
-        """Decode the program and the weights that its FETCH commands stream to its LINEARs."""
-        if self._program is not None:
-            return
-        commands, at = [], self._program_at
-        while not commands or commands[-1].op is not Op.END:
-            self._index = len(commands)
-            self._fence("program", at, at + isa.COMMAND_BYTES)
-            try:
-                commands.append(isa.decode(self.memory[at : at + isa.COMMAND_BYTES].tobytes()))
-            except ValueError as e:
-                raise DeviceError(
-                    f"bad command: {e}", unit="sequencer", address=at, command=self._index
-                ) from None
-            at += isa.COMMAND_BYTES
-        stream = np.zeros((0, self.config.rows, self.config.tile_inputs), np.int8)
-        for self._index, command in enumerate(commands):  # noqa: B020
-            if command.op is Op.FETCH:
-                fetched = self._fetch(command)
-                stream = np.concatenate([stream, fetched]) if len(stream) else fetched
-            elif command.op is Op.LINEAR:
-                plan = TilePlan(
-                    command["k_tiles"], command["tile_words"], command["tiles"],
-                    command["last_words"],
-                )
-                if plan.words > len(stream):
-                    raise self._bad(f"{plan.words} weight words wanted, {len(stream)} fetched")
-                words, stream = stream[: plan.words], stream[plan.words :]
-                self._matrices[self._index] = self._matrix(command, plan, words)
-            elif command.op is Op.CHUNK and len(stream):
-                raise self._bad(f"{len(stream)} weight words of the chunk are left over")
-        self._program = commands
-
-    def _fetch(self, command: Command) -> NDArray[np.int8]:
-        config, beats = self.config, command["beats"]
-        starts = [command["address"] + p * command["port_stride"] for p in range(config.ports)]
-        for start in starts:
-            self._fence("weights", start, start + beats * config.bus_bytes)
-        parts = [self.memory[s : s + beats * config.bus_bytes] for s in starts]
-        words = unpack_stream(config, np.stack(parts), command["words"])
-        if len(words) < command["words"]:
-            raise self._bad("fewer beats than its weight words take")
-        return words
-
-    def _matrix(self, command: Command, plan: TilePlan, words: NDArray[np.int8]) -> Matrix:
-        rows, k = command["out_rows"], plan.k_tiles * self.config.tile_inputs
-        trits = matrix_from_words(words, plan)
-        if not rows <= trits.shape[0] or k > self.a8.shape[1]:
-            raise self._bad(f"{rows} rows of {k} inputs: the tiles hold {trits.shape[0]} rows")
-        if command["mode"] == Mode.HEAD:
-            if rows % isa.PLANES:
-                raise self._bad(f"{rows} rows of a head: a multiple of {isa.PLANES} is expected")
-            return Matrix(combine_planes(trits[:rows]), HEAD_MAX)
-        if rows % self.config.lanes:
-            raise self._bad(f"{rows} rows: a multiple of {self.config.lanes} is expected")
-        return Matrix(trits[:rows], 1)
 
     def run(
         self, tokens: int, position: int, chunk: int, progress: Progress | None = None
     ) -> CallResult:
         """One call: the program for each chunk of `tokens` tokens, then its tail."""
-        self.prepare()
-        program = self._program
-        if program is None:
-            raise self._bad("no program")
+        program = self.prepare().commands
         now, at = Chunk(position, min(chunk, tokens), 0), 0
         while (command := program[at]).op is not Op.END:
-            self._index = at
+            self.memory.command = at
             if command.op is Op.CHUNK:
                 done = now.done + now.tokens
                 if progress:
@@ -214,24 +125,23 @@ class Machine:
     def _load(self, command: Command, now: Chunk) -> None:
         dest, address, stride = command["dest"], command["address"], command["row_bytes"]
         if dest == Dest.SCALE:
-            self.scales = self._floats("load", address, command["count"])
+            self.scales = self.memory.floats("load", address, command["count"])
             return
         width = command["ew"] * self.config.lanes
         if dest == Dest.GAIN:
             self._width(width, self.gain, "a gain row")
-            self.gain[0, :width] = self._floats("load", address, width)
+            self.gain[0, :width] = self.memory.floats("load", address, width)
             return
         rows, first = (self.x, now.done) if dest == Dest.RESIDUAL else (self.rope, now.position)
         self._width(width, rows, "a row")
         for t in range(now.tokens):
-            rows[t, :width] = self._floats("load", address + (first + t) * stride, width)
+            rows[t, :width] = self.memory.floats("load", address + (first + t) * stride, width)
 
     def _norm_quant(self, command: Command, now: Chunk) -> None:
-        source = {Source.RESIDUAL: self.x, Source.ROW: self.f, Source.ATTENTION: self.o}.get(
-            Source(command["source"])
-        )
+        sources = {int(Source.RESIDUAL): self.x, Source.ROW: self.f, Source.ATTENTION: self.o}
+        source = sources.get(command["source"])
         if source is None:
-            raise self._bad(f"source {command['source']}")
+            raise self.memory.bad(f"source {command['source']}")
         width = self._width(command["ew"] * self.config.lanes, source, "a row")
         head = bool(command["head"])
         rows = source[now.tokens - 1 : now.tokens] if head else source[: now.tokens]
@@ -255,7 +165,7 @@ class Machine:
         heads, kv_heads = command["heads"], command["kv_heads"]
         dims = command["head_ew"] * self.config.lanes
         if heads > self.q.shape[0] or dims > self.q.shape[2]:
-            raise self._bad(f"{heads} heads of {dims} dimensions")
+            raise self.memory.bad(f"{heads} heads of {dims} dimensions")
         total = heads + 2 * kv_heads
         width = self._width(total * dims, self.f, "a row")
         tokens = now.tokens
@@ -288,9 +198,10 @@ class Machine:
         strides = (command["head_stride"], record, command["port_stride"])
         reach = sum((n - 1) * s for n, s in zip((kv_heads, slots, ports), strides, strict=True))
         unit = "kv write" if write else "kv"
-        self._fence(unit, first, first + reach + record, write)
+        self.memory.fence(unit, first, first + reach + record, write)
         return as_strided(
-            self.memory[first:], (kv_heads, slots, ports, record), (*strides, 1), writeable=write
+            self.memory.data[first:], (kv_heads, slots, ports, record), (*strides, 1),
+            writeable=write,
         )
 
     def _attention(self, command: Command, now: Chunk) -> None:
@@ -299,7 +210,7 @@ class Machine:
         end = now.position + tokens
         padded = -(-end // KV_BLOCK) * KV_BLOCK
         if heads > self.q.shape[0] or dims > self.q.shape[2]:
-            raise self._bad(f"{heads} heads of {dims} dimensions")
+            raise self.memory.bad(f"{heads} heads of {dims} dimensions")
         width = self._width(heads * dims, self.o, "a row")
         cache = self._cache(command, now, kv_heads, write=False)
         records = np.zeros((kv_heads, padded, command["record_bytes"]), np.uint8)
@@ -321,9 +232,9 @@ class Machine:
         self.o[:tokens, :width] = rows.reshape(tokens, width)
 
     def _linear(self, command: Command, now: Chunk) -> None:
-        matrix, mode = self._matrices[self._index], command["mode"]
+        matrix, mode = self.prepare().matrices[self.memory.command], command["mode"]
         rows = self.config.head_digits if command["single"] else now.tokens
-        acc = matrix.dot(self.a8[:rows, : matrix.k])
+        acc = matrix.dot(self.a8[:rows, : self._width(matrix.k, self.a8, "an activation row")])
         if mode == Mode.HEAD:
             self._head(command, acc)
             return
@@ -347,7 +258,7 @@ class Machine:
                 active = numeric.mul(positive, positive)
             self.f[:rows, :written] = numeric.mul(active, up)
         else:
-            raise self._bad(f"mode {mode}")
+            raise self.memory.bad(f"mode {mode}")
 
     def _segments(self, command: Command, width: int) -> list[slice]:
         """Rows of the segments 0, 1, 2."""
@@ -358,39 +269,46 @@ class Machine:
 
     def _row_scales(self, command: Command, rows: int, width: int) -> F32:
         """fl(factor * weight scale) of each token and output row [rows, width]."""
-        if (weight := self._weight_scales.get(self._index)) is None:
+        if (weight := self._weight_scales.get(self.memory.command)) is None:
             weight = np.empty(width, np.float32)
             for i, part in enumerate(self._segments(command, width)):
                 for j, parity in enumerate(("even", "odd")):
                     weight[part][j::2] = np.float32(command[f"scale{i}_{parity}"])
-            weight = self._weight_scales[self._index] = numeric.sanitise(weight)
+            weight = self._weight_scales[self.memory.command] = numeric.sanitise(weight)
         return numeric.mul(self.factor[:rows, None], weight)
 
     def _rotate(self, command: Command, y: F32) -> F32:
         dims = command["head_ew"] * self.config.lanes
-        out = y.copy()
         rope = self.rope[: len(y), None, :dims]
         cosine, sine = rope[..., 0::2], rope[..., 1::2]
-        for i, part in enumerate(self._segments(command, y.shape[1])):
-            if not command["rope"] >> i & 1 or part.start == part.stop:
-                continue
-            heads = y[:, part].reshape(len(y), -1, dims)
+        for first, end in self._rotated(command, y.shape[1]):
+            heads = y[:, first:end].reshape(len(y), -1, dims)
             even, odd = heads[..., 0::2], heads[..., 1::2]
             turned = np.empty_like(heads)
             turned[..., 0::2] = numeric.sub(numeric.mul(even, cosine), numeric.mul(odd, sine))
             turned[..., 1::2] = numeric.add(numeric.mul(odd, cosine), numeric.mul(even, sine))
-            out[:, part] = turned.reshape(len(y), -1)
-        return out
+            y[:, first:end] = turned.reshape(len(y), -1)
+        return y
+
+    def _rotated(self, command: Command, width: int) -> list[list[int]]:
+        """Ranges of rows that are rotated, neighbouring segments joined."""
+        ranges: list[list[int]] = []
+        for i, part in enumerate(self._segments(command, width)):
+            if not command["rope"] >> i & 1 or part.start == part.stop:
+                continue
+            if ranges and ranges[-1][1] == part.start:
+                ranges[-1][1] = part.stop
+            else:
+                ranges.append([part.start, part.stop])
+        return ranges
 
     def _head(self, command: Command, acc: NDArray) -> None:
         whole = acc[0].astype(np.int64)
         if self.config.head_digits == 2:
             whole = 256 * whole + acc[1].astype(np.int64)
         if self.scales.size < whole.size:
-            raise self._bad(f"{whole.size} rows, {self.scales.size} scales were loaded")
+            raise self.memory.bad(f"{whole.size} rows, {self.scales.size} scales were loaded")
         scale = numeric.mul(self.factor[0], self.scales[: whole.size])
         self.acc = whole[None]
         self.logits = numeric.mul(numeric.from_int(whole), scale)
-        address, size = command["address"], 4 * whole.size
-        self._fence("logits write", address, address + size, write=True)
-        self.memory[address : address + size] = self.logits.view(np.uint8)
+        self.memory.write_floats("logits write", command["address"], self.logits)

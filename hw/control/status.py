@@ -83,9 +83,10 @@ class CallStatus(Component):
             m.d.sync += [done.eq(0), self.error_code.eq(0)]
         with m.If(self.sequencer_done):
             m.d.sync += [busy.eq(0), done.eq(1)]
-        # The first error wins; the DMA's comes before the sequencer's of the same cycle.
+        # The first error wins, the DMA's over the sequencer's of the same cycle. The DMA's report
+        # stays up until the reset has reached it.
         for report in (self.sequencer_error, self.dma_error):
-            with m.If(report.valid & ~failed):
+            with m.If(report.valid & ~failed & ~self.reset_units):
                 m.d.sync += [
                     failed.eq(1),
                     busy.eq(0),

@@ -1,0 +1,227 @@
+"""The generated Verilog in Verilator, with the DRAM of the image behind it."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from terntable.host.devices.base import CallResult, Device, DeviceError, check_image
+from terntable.host.image import Image
+from terntable.hw import isa, regs
+from terntable.hw.config import AcceleratorConfig
+from terntable.hw.errors import UserError
+
+if TYPE_CHECKING:
+    from terntable.sim.dram import DramModel
+
+REQUESTERS = {
+    0: "weights", 1: "KV", 2: "load", 3: "program", 4: "KV write", 5: "logits write",
+    15: "sequencer",
+}  # fmt: skip
+"""Values of ERROR_UNIT."""
+
+COUNTERS = {
+    "fetch": "CYCLES_FETCH",
+    "load": "CYCLES_LOAD",
+    "vector": "CYCLES_VECTOR",
+    "linear": "CYCLES_LINEAR",
+    "attention": "CYCLES_ATTENTION",
+    "weight_wait": "CYCLES_WEIGHT_WAIT",
+    "read_beats": "READ_BEATS",
+    "write_beats": "WRITE_BEATS",
+}
+
+_START, _CLEAR, _RESET = 1, 2, 4
+
+
+class SimDevice(Device):
+    """Runs the register-transfer level of a configuration, clock by clock.
+
+    The model is compiled when the device is made (once per content, see sim/build.py); `status`
+    receives a line before steps that take time. `dram` replaces the memory's parameters and
+    `stress_seed` makes it stall at random. `waves` names an FST file that `close` completes.
+    `verilog` replaces the generated design (a text, or an object with `verilog` and `vlt`).
+
+    A call ends with DeviceError when it takes over `budget` cycles, or when the bus, the units
+    and the program's position do not move for `stuck` cycles.
+    """
+
+    name = "sim"
+
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        *,
+        waves: Path | str | None = None,
+        stress_seed: int | None = None,
+        dram: DramModel | None = None,
+        verilog: Any = None,
+        budget: int = 10**12,
+        stuck: int | None = None,
+        status: Callable[[str], None] | None = None,
+    ) -> None:
+        from terntable.sim import accelerator
+        from terntable.sim.dram import DramModel
+
+        self.config = config
+        self._dram = dram or DramModel()
+        if stress_seed is not None:
+            self._dram = replace(self._dram, stress_seed=stress_seed)
+        self._waves = Path(waves).absolute() if waves is not None else None
+        if self._waves is not None and not self._waves.parent.is_dir():
+            raise UserError(f"no folder {str(self._waves.parent)!r} for the waves")
+        self._budget = budget
+        # A tile of weights may be swept for all token groups before the next beat is fetched.
+        groups = -(-config.chunk // config.tokens)
+        self._stuck = stuck if stuck is not None else 2 * config.weight_depth * groups + 100_000
+        if verilog is None:
+            design = accelerator.design_of(config, status)
+        elif isinstance(verilog, str):
+            design = accelerator.Design(verilog)
+        else:
+            design = accelerator.Design(verilog.verilog, verilog.vlt)
+        self._model = accelerator.compile_accelerator(
+            config, design, trace=waves is not None, progress=status
+        )
+        self._simulation: accelerator.Simulation | None = None
+        self._memory: mmap.mmap | None = None
+
+    def load(self, image: Image) -> None:
+        from terntable.sim.accelerator import Simulation
+
+        check_image(self.config, image)
+        self.close()
+        with tempfile.TemporaryFile(prefix="terntable-dram-") as file:
+            file.truncate(image.size)
+            self._memory = mmap.mmap(file.fileno(), image.size)
+            np.frombuffer(self._memory, np.uint8)[: image.data.size] = image.data
+            self._simulation = Simulation(
+                self._model,
+                memory=file.fileno(),
+                clock_hz=self.config.clock_hz,
+                dram=self._dram,
+                waves=self._waves,
+            )
+        magic, version, config_hash = self._registers("MAGIC", "VERSION", "CONFIG_HASH")
+        if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
+            raise UserError(
+                f"the design is no terntable of version {regs.VERSION >> 16}:"
+                f" MAGIC {magic:#010x}, VERSION {version:#010x}"
+            )
+        if config_hash != image.config.hash:
+            raise UserError(
+                f"the image is for configuration {image.config.hash:08x}, the gateware has"
+                f" {config_hash:08x}: compile the model again"
+            )
+        self._set(
+            BASE_LO=self._dram.base & 0xFFFFFFFF,
+            BASE_HI=self._dram.base >> 32,
+            LIMIT=image.size,
+            WRITE_BASE=image.write_base,
+            PROGRAM=image.program,
+            IRQ_ENABLE=1,
+        )
+
+    def write(self, offset: int, data: bytes) -> None:
+        memory = self._mapped(offset, len(data))
+        memory[offset : offset + len(data)] = bytes(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._mapped(offset, size)[offset : offset + size]
+
+    def start(self, tokens: int, position: int, chunk: int | None = None) -> None:
+        if chunk is None:
+            chunk = self.config.chunk
+        self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=_START)
+
+    def wait(self) -> CallResult:
+        from terntable.sim.accelerator import SimulationError
+
+        try:
+            self._running.wait(self._budget, self._stuck)
+        except SimulationError as e:
+            raise self._error(str(e), e.registers) from None
+        names = ["STATUS", "ERROR_CODE", "ERROR_UNIT", "ERROR_ADDRESS", "ERROR_COMMAND",
+                 "ARGMAX", "ARGMAX_LOGIT", "CYCLES", *COUNTERS.values()]  # fmt: skip
+        values = dict(zip(names, self._registers(*names), strict=True))
+        if values["STATUS"] & regs.Status.ERROR:
+            self._set(CONTROL=_CLEAR | _RESET)
+            try:
+                code = regs.Error(values["ERROR_CODE"]).name
+            except ValueError:
+                code = f"error {values['ERROR_CODE']}"
+            raise self._error(code, values)
+        self._set(CONTROL=_CLEAR)
+        logit = struct.unpack("<f", struct.pack("<I", values["ARGMAX_LOGIT"]))[0]
+        return CallResult(
+            argmax=values["ARGMAX"],
+            argmax_logit=logit,
+            cycles=values["CYCLES"],
+            unit_cycles={name: values[register] for name, register in COUNTERS.items()},
+        )
+
+    def close(self) -> None:
+        if self._simulation is not None:
+            self._simulation.close()
+            self._simulation = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    @property
+    def cycle(self) -> int:
+        """Cycles simulated since `load`."""
+        return self._running.cycle
+
+    @property
+    def _running(self):
+        if self._simulation is None:
+            raise DeviceError("no image is loaded")
+        return self._simulation
+
+    def _mapped(self, offset: int, size: int) -> mmap.mmap:
+        if self._memory is None:
+            raise DeviceError("no image is loaded")
+        if offset < 0 or size < 0 or offset + size > len(self._memory):
+            raise ValueError(f"bytes {offset} to {offset + size} are not in the image")
+        return self._memory
+
+    def _registers(self, *names: str) -> list[int]:
+        from terntable.sim.accelerator import SimulationError
+
+        try:
+            return self._running.read_registers([regs.ADDRESS[n] for n in names])
+        except SimulationError as e:
+            raise self._error(str(e), e.registers) from None
+
+    def _set(self, **values: int) -> None:
+        from terntable.sim.accelerator import SimulationError
+
+        try:
+            self._running.write_registers((regs.ADDRESS[n], v) for n, v in values.items())
+        except SimulationError as e:
+            raise self._error(str(e), e.registers) from None
+
+    def _error(self, text: str, values: dict[str, int]) -> DeviceError:
+        """A fault, with what the registers say."""
+        if not values:
+            return DeviceError(text)
+        if "UNIT_STATE" in values:
+            busy = [u.name for u in isa.Unit if values["UNIT_STATE"] >> u & 1]
+            text += f"; busy: {', '.join(busy) or 'no unit'}; " + ", ".join(
+                f"{name} {value:#x}" for name, value in values.items()
+            )
+        unit = values["ERROR_UNIT"]
+        return DeviceError(
+            text,
+            unit=REQUESTERS.get(unit, str(unit)) if values["ERROR_CODE"] else None,
+            address=values["ERROR_ADDRESS"] if values["ERROR_CODE"] else None,
+            command=values["ERROR_COMMAND"],
+        )

@@ -1,0 +1,112 @@
+"""A model's dimensions as a configuration pads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from terntable.host.image import align
+from terntable.host.model import ModelSpec
+from terntable.host.packing import TilePlan, plan_tiles
+from terntable.hw import isa
+from terntable.hw.config import KV_BLOCK, AcceleratorConfig
+from terntable.hw.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A model's dimensions padded for a configuration."""
+
+    config: AcceleratorConfig
+    spec: ModelSpec
+    context: int
+
+    @property
+    def hidden(self) -> int:
+        return align(self.spec.hidden, self.config.lanes)
+
+    @property
+    def ffn(self) -> int:
+        return align(self.spec.ffn, self.config.lanes)
+
+    @property
+    def head(self) -> int:
+        """Dimensions of a padded head."""
+        return align(self.spec.head_dim, self.config.head_pad)
+
+    @property
+    def attention(self) -> int:
+        """Elements of an attention output row."""
+        return self.spec.heads * self.head
+
+    @property
+    def qkv(self) -> int:
+        return (self.spec.heads + 2 * self.spec.kv_heads) * self.head
+
+    @property
+    def rope_bytes(self) -> int:
+        return align(4 * self.head, self.config.bus_bytes)
+
+    @property
+    def record_bytes(self) -> int:
+        return self.config.record_bytes(self.head)
+
+    @property
+    def kv_head_stride(self) -> int:
+        """Bytes of a KV head's records on one port, whole attention blocks."""
+        return align(self.context, KV_BLOCK) // self.config.ports * self.record_bytes
+
+    @property
+    def kv_port_stride(self) -> int:
+        return align(self.spec.kv_heads * self.kv_head_stride)
+
+    @property
+    def kv_layer_stride(self) -> int:
+        return self.config.ports * self.kv_port_stride
+
+    def check(self) -> None:
+        """Raise UserError that names the first dimension that does not fit."""
+        spec, config = self.spec, self.config
+        for what, size, limit in (
+            ("hidden size", self.hidden, "max_hidden"),
+            ("feed-forward size", self.ffn, "max_row"),
+            ("row of query, key and value heads", self.qkv, "max_row"),
+            ("head size", self.head, "max_head_dim"),
+            ("number of heads", spec.heads, "max_heads"),
+        ):
+            most = getattr(config, limit)
+            if size > most:
+                raise UserError(
+                    f"model {spec.name!r} does not fit configuration {config.name!r}: its {what}"
+                    f" is {size}, {limit} is {most}: choose a larger configuration"
+                )
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Tiles of a layer's four matrices and of the head."""
+
+    qkv: TilePlan
+    o: TilePlan
+    glu: TilePlan
+    down: TilePlan
+    head: TilePlan
+
+    @classmethod
+    def of(cls, shapes: Shapes) -> Plans:
+        config, hidden = shapes.config, shapes.hidden
+        return cls(
+            qkv=plan_tiles(config, shapes.qkv, hidden),
+            o=plan_tiles(config, hidden, shapes.attention),
+            glu=plan_tiles(config, 2 * shapes.ffn, hidden),
+            down=plan_tiles(config, hidden, shapes.ffn),
+            head=plan_tiles(config, isa.PLANES * shapes.spec.vocab, hidden),
+        )
+
+
+def fits(spec: ModelSpec, config: AcceleratorConfig) -> bool:
+    """Whether a model of this shape can be compiled for `config`."""
+    try:
+        Shapes(config, spec, 1).check()
+    except UserError:
+        return False
+    return True

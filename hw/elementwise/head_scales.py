@@ -1,0 +1,101 @@
+"""The arithmetic of KV_QUANT that is done once a head."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+
+from .. import numeric
+from ..fp import Divide, Mul, delay
+from ..numeric import F32
+from .scalar import ONE, bits, measured_layout
+
+LIMIT = np.float32(32767)
+
+
+def reference(absmax: F32, score_scale: F32) -> tuple[F32, F32]:
+    """(scale, factor): 32767 / a and fl(a * fl(1/32767)) * score_scale, a the floored absmax."""
+    a = np.maximum(absmax, numeric.KV_FLOOR)
+    return numeric.div(LIMIT, a), numeric.mul(numeric.mul(a, numeric.INV_32767), score_scale)
+
+
+def dividers(lanes: int) -> int:
+    """Dividers that keep up with heads of 64 elements, 4 at most."""
+    return min(4, max(1, lanes // 2))
+
+
+class HeadScales(Component):
+    """From the absmax of a head: the scale of its codes and the factor back.
+
+    The steps are those of `numeric.kv_quant`; the factor of a query head is multiplied by
+    `score_scale`.
+
+    Latency: `scaled` comes LATENCY cycles after a segment is taken, in order. Throughput: one
+    every LATENCY + 1 cycles for each divider. No back-pressure at the output. Reset drops the
+    heads in hand.
+    """
+
+    LATENCY = 1 + Divide.LATENCY
+
+    def __init__(self, dividers: int) -> None:
+        self._dividers = dividers
+        super().__init__(
+            {
+                "score_scale": In(32),
+                "i": In(stream.Signature(measured_layout())),
+                "scaled": Out(1),
+                "scale": Out(32),
+                "factor": Out(32),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.inverse = inverse = Mul()
+        m.submodules.post = post = Mul()
+
+        taken = Signal()
+        turn = Signal(range(max(self._dividers, 2)))
+        free = Signal(self._dividers, init=-1)
+        floor = bits(numeric.KV_FLOOR)
+        absmax = self.i.payload.absmax
+        start = Signal()
+        largest = Signal(32)
+        query = Signal()
+        to_start = Signal.like(turn)
+        m.d.comb += [
+            self.i.ready.eq(free.bit_select(turn, 1)),
+            taken.eq(self.i.valid & self.i.ready),
+            inverse.a.eq(largest),
+            inverse.b.eq(bits(numeric.INV_32767)),
+            post.a.eq(inverse.o),
+            post.b.eq(
+                Mux(delay(m, query, Mul.LATENCY, reset_less=True), self.score_scale, ONE)
+            ),
+        ]
+        m.d.sync += [
+            start.eq(taken),
+            to_start.eq(turn),
+            largest.eq(Mux(absmax > floor, Cat(absmax, C(0, 1)), floor)),
+            query.eq(self.i.payload.query),
+        ]
+        with m.If(taken):
+            m.d.sync += [
+                turn.eq(Mux(turn == self._dividers - 1, 0, turn + 1)),
+                free.bit_select(turn, 1).eq(0),
+            ]
+        for i in range(self._dividers):
+            m.submodules[f"divide{i}"] = divide = Divide()
+            m.d.comb += [
+                divide.start.eq(start & (to_start == i)),
+                divide.a.eq(bits(LIMIT)),
+                divide.b.eq(largest),
+            ]
+            with m.If(divide.done):
+                m.d.comb += [self.scaled.eq(1), self.scale.eq(divide.o)]
+                m.d.sync += free[i].eq(1)
+        factor = delay(m, post.o, Divide.LATENCY - 2 * Mul.LATENCY, reset_less=True)
+        m.d.comb += self.factor.eq(factor)
+        return m

@@ -1,0 +1,183 @@
+"""On-chip memories of rows: one row a token, read and written a word of lanes at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from ..interfaces import ROW_READ_LATENCY, RowReadSignature, RowWriteSignature
+
+
+def times(value: Value, factor: int) -> Value:
+    """value * factor for a constant, as a sum of shifts (at most one term for two digits)."""
+    terms: list[tuple[int, int]] = []
+    shift = 0
+    while factor:
+        if factor & 1:
+            digit = 2 - (factor & 3)  # -1 where a run of ones begins
+            terms.append((shift, digit))
+            factor -= digit
+        factor >>= 1
+        shift += 1
+    result: Value = Value.cast(0)
+    for shift, digit in reversed(terms):
+        result = result + (value << shift) if digit > 0 else result - (value << shift)
+    return result
+
+
+def reference(values: np.ndarray) -> np.ndarray:
+    """The statistics of rows of binary32 `values` [..., n]: max |x| over the row, as 31 bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return (bits & np.uint32(0x7FFFFFFF)).max(axis=-1)
+
+
+class RowMemory(Component):
+    """`rows` rows of `words` words, each of `lanes` lanes of `lane_bits` bits, packed without gaps.
+
+    One memory with one write and one read port. The users of a port take turns: among writers
+    (readers) that raise `en` in the same cycle the one with the lowest number goes, the others are
+    ignored.
+
+    Latency: read data arrive ROW_READ_LATENCY = 2 cycles after `en` (memory register, output
+    register) and stay until the next read's. A word that is read in the cycle of its write is
+    undefined. Throughput: one write and one read a cycle. No back-pressure. Reset leaves the
+    contents, and clears the statistics.
+
+    With `stats` (binary32 lanes), `max` is the largest magnitude written to row `max_row` since
+    `clear`, as the 31 low bits of its binary32, combinational from `max_row`; a write counts from
+    `stats_latency` cycles on. A write in the cycle of `clear` counts.
+
+    Parameters
+    ----------
+    ram_style : the memory primitive that synthesis shall take, or None to leave it the choice.
+    """
+
+    LATENCY = ROW_READ_LATENCY
+
+    def __init__(
+        self,
+        rows: int,
+        words: int,
+        lanes: int,
+        lane_bits: int,
+        readers: int = 1,
+        writers: int = 1,
+        stats: bool = False,
+        ram_style: str | None = None,
+    ) -> None:
+        if stats and lane_bits != 32:
+            raise ValueError(f"lane_bits is {lane_bits}: statistics are of binary32 lanes")
+        self._rows, self._words, self._lanes, self._lane_bits = rows, words, lanes, lane_bits
+        self._readers, self._writers = readers, writers
+        self._stats, self._ram_style = stats, ram_style
+        ports: dict = {}
+        for i in range(writers):
+            ports[f"write{i}"] = In(RowWriteSignature(rows, words, lanes, lane_bits))
+        for i in range(readers):
+            ports[f"read{i}"] = In(RowReadSignature(rows, words, lanes * lane_bits))
+        if stats:
+            ports |= {"clear": In(1), "max_row": In(range(max(rows, 2))), "max": Out(31)}
+        super().__init__(ports)
+
+    @property
+    def stats_latency(self) -> int:
+        """Cycles from a write to the first one whose `max` holds it."""
+        return stats_latency(self._lanes)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = self._lanes * self._lane_bits
+        attrs = {"ram_style": self._ram_style} if self._ram_style else {}
+        m.submodules.memory = memory = Memory(
+            shape=unsigned(width), depth=self._rows * self._words, init=[], attrs=attrs
+        )
+        write = memory.write_port(granularity=self._lane_bits)
+        read = memory.read_port(transparent_for=())
+
+        row, word = Signal(range(max(self._rows, 2))), Signal(range(max(self._words, 2)))
+        enable, mask = Signal(), Signal(self._lanes)
+        m.d.comb += [
+            write.addr.eq(times(row, self._words) + word),
+            write.en.eq(Mux(enable, mask, 0)),
+        ]
+        for i in reversed(range(self._writers)):
+            port = getattr(self, f"write{i}")
+            with m.If(port.en):
+                m.d.comb += [
+                    enable.eq(1), row.eq(port.row), word.eq(port.word), mask.eq(port.mask),
+                    write.data.eq(port.data),
+                ]
+        if self._stats:
+            self._elaborate_stats(m, enable, row, mask, write.data)
+
+        read_row, read_word = Signal.like(row), Signal.like(word)
+        m.d.comb += read.addr.eq(times(read_row, self._words) + read_word)
+        fetched = Signal()
+        output = Signal(width, reset_less=True)
+        m.d.sync += fetched.eq(read.en)
+        m.d.comb += read.en.eq(0)
+        with m.If(fetched):
+            m.d.sync += output.eq(read.data)
+        for i in reversed(range(self._readers)):
+            port = getattr(self, f"read{i}")
+            m.d.comb += port.data.eq(output)
+            with m.If(port.en):
+                m.d.comb += [read.en.eq(1), read_row.eq(port.row), read_word.eq(port.word)]
+        return m
+
+    def _elaborate_stats(
+        self, m: Module, enable: Signal, row: Signal, mask: Signal, word: Value
+    ) -> None:
+        """A tree of maxima over the lanes, then read-modify-write of the row's maximum."""
+        magnitudes = []
+        for i in range(self._lanes):
+            magnitude = Signal(31, name=f"magnitude{i}")
+            m.d.sync += magnitude.eq(Mux(mask[i], word[32 * i : 32 * i + 31], 0))
+            magnitudes.append(magnitude)
+        level = 0
+        control = [Cat(self.clear, enable, row)]
+        while True:
+            stage = Signal(2 + len(row), name=f"control{level}")
+            m.d.sync += stage.eq(control[-1])
+            control.append(stage)
+            if len(magnitudes) == 1:
+                break
+            merged = []
+            for i in range(0, len(magnitudes), 2):
+                larger = Signal(31, name=f"larger{level}_{i // 2}")
+                a, b = magnitudes[i : i + 2]
+                m.d.sync += larger.eq(Mux(a > b, a, b))
+                merged.append(larger)
+            magnitudes = merged
+            level += 1
+        clear, store, at = control[-1][0], control[-1][1], control[-1][2:]
+
+        m.submodules.maxima = maxima = Memory(
+            shape=unsigned(31), depth=max(self._rows, 2), init=[],
+            attrs={"ram_style": "distributed"},
+        )
+        modify = maxima.write_port()
+        before = maxima.read_port(domain="comb")
+        outside = maxima.read_port(domain="comb")
+        valid = Signal(max(self._rows, 2))
+        known = Signal()
+        m.d.comb += [
+            before.addr.eq(at),
+            known.eq(valid.bit_select(at, 1) & ~clear),
+            modify.addr.eq(at),
+            modify.en.eq(store),
+            modify.data.eq(
+                Mux(known & (before.data > magnitudes[0]), before.data, magnitudes[0])
+            ),
+            outside.addr.eq(self.max_row),
+            self.max.eq(Mux(valid.bit_select(self.max_row, 1), outside.data, 0)),
+        ]
+        m.d.sync += valid.eq(Mux(clear, 0, valid) | Mux(store, 1 << at, 0))
+
+
+def stats_latency(lanes: int) -> int:
+    """Cycles from a write of `lanes` lanes to the first one whose statistics hold it."""
+    return exact_log2(lanes) + 2

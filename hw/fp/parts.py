@@ -1,0 +1,101 @@
+"""Steps that the floating-point pipelines share: unpack, normalise, round and pack.
+
+They add registers (without reset) to the caller's module; their latency in cycles is stated.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
+
+from .delay import register
+
+BIAS = 127
+MANTISSA = 24
+LARGEST = 0x7F7FFFFF
+"""Bits of the largest finite number: what a result saturates to."""
+
+
+def sign_of(x: Value) -> Value:
+    return x[31]
+
+
+def exponent_of(x: Value) -> Value:
+    """The 8-bit exponent field, 0 for zero."""
+    return x[23:31]
+
+
+def mantissa_of(x: Value) -> Value:
+    """The 24-bit significand, 0 for zero. The contract has no subnormals."""
+    nonzero = x[23:31].any()
+    return Cat(x[:23] & nonzero.replicate(23), nonzero)
+
+
+def magnitude_of(x: Value) -> Value:
+    """|x| as binary32."""
+    return Cat(x[:31], C(0, 1))
+
+
+NORMALISE_LATENCY = 2
+
+
+def normalise(m: Module, value: Value) -> tuple[Value, Value]:
+    """Shift `value` left until its top bit is set. 2 cycles: whole bytes, then bits.
+
+    Returns the shifted value (its width rounded up to bytes, low bits zero) and the number of
+    leading zeros. A zero value stays zero (top bit clear), with any count.
+    """
+    groups = -(-len(value) // 8)
+    width = groups * 8
+    padded = Cat(C(0, width - len(value)), value)
+
+    coarse = Signal(range(max(groups, 2)), reset_less=True, name="leading_bytes")
+    by_bytes = Signal(width, reset_less=True, name="shifted_bytes")
+    m.d.sync += by_bytes.eq(0)
+    for g in reversed(range(groups)):  # the last assignment wins: the highest byte
+        with m.If(padded.word_select(groups - 1 - g, 8).any()):
+            m.d.sync += [coarse.eq(g), by_bytes.eq(padded << (8 * g))]
+
+    fine = Signal(3, name="leading_bits")
+    for bit in range(8):
+        with m.If(by_bytes[width - 8 + bit]):
+            m.d.comb += fine.eq(7 - bit)
+    shifted = register(m, (by_bytes << fine)[:width])
+    return shifted, register(m, Cat(fine, coarse))
+
+
+ROUND_LATENCY = 2
+
+
+def round_pack(
+    m: Module,
+    sign: Value,
+    exponent: Value,
+    fraction: Value,
+    guard: Value,
+    sticky: Value,
+    zero: Value,
+) -> Value:
+    """Round to nearest even and pack as the numeric contract says. 2 cycles.
+
+    `exponent` is signed and biased; it belongs to 1.`fraction` (23 bits), which `guard` (half an
+    ulp) and `sticky` (anything below) follow. `zero` makes the result +0.
+    """
+    exponent = Value.cast(exponent)
+    # A carry out of the fraction raises the exponent and leaves the fraction zero.
+    joined = Cat(fraction[:23], exponent).as_signed()
+    up = guard & (sticky | fraction[0])
+    rounded = Signal(Shape(len(joined) + 1, signed=True), reset_less=True, name="rounded")
+    m.d.sync += rounded.eq(joined + up)
+    sign, zero = register(m, sign), register(m, zero)
+    power = rounded[23:].as_signed()
+    # 2**-126 itself is flushed too.
+    flushed = zero | (power <= 0) | ((power == 1) & ~rounded[:23].any())
+    packed = Signal(32, reset_less=True, name="packed")
+    m.d.sync += packed.eq(
+        Mux(
+            flushed,
+            0,
+            Cat(Mux(power >= 255, C(LARGEST, 31), rounded[:31]), sign),
+        )
+    )
+    return packed

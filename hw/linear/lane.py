@@ -1,0 +1,93 @@
+"""A lane: T tables, one weight row, one token."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth import Module, Signal, Value, signed, unsigned
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+from numpy.typing import NDArray
+
+from ..config import AcceleratorConfig
+
+TABLE_ATTRS = {"ram_style": "distributed"}
+
+
+def tree_depth(leaves: int) -> int:
+    """Levels of a binary adder tree."""
+    return (leaves - 1).bit_length()
+
+
+def sum_bits(config: AcceleratorConfig) -> int:
+    """Bits of a lane's sum: exact."""
+    return config.table_bits + tree_depth(config.tables)
+
+
+def reference(tables: NDArray[np.integer], index: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Sum over T of tables [T, 3**G] at index [..., T]."""
+    t = np.arange(tables.shape[0])
+    return np.asarray(tables, np.int64)[t, index].sum(axis=-1)
+
+
+class Lane(Component):
+    """Looks T indices up in T tables and adds the entries.
+
+    write_en, write_address, write_data: entry `write_address` of all tables at once (signed
+    table_bits each); visible to look-ups from the next cycle. index: T indices, read in the cycle
+    they are given. sum: signed, exact, LATENCY cycles later; one sum a cycle, no back-pressure.
+    An index of 3**G or above reads an undefined entry. Nothing is reset: the tables hold what was
+    written last.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = c = config
+        self.latency = latency(c)
+        super().__init__(
+            {
+                "write_en": In(1),
+                "write_address": In(c.index_bits),
+                "write_data": In(data.ArrayLayout(signed(c.table_bits), c.tables)),
+                "index": In(data.ArrayLayout(unsigned(c.index_bits), c.tables)),
+                "sum": Out(signed(sum_bits(c))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        c = self._config
+        m = Module()
+        level: list[Value] = []
+        for t in range(c.tables):
+            memory = Memory(
+                shape=unsigned(c.table_bits), depth=1 << c.index_bits, init=[], attrs=TABLE_ATTRS
+            )
+            m.submodules[f"table{t}"] = memory
+            write = memory.write_port()
+            read = memory.read_port(domain="comb")
+            entry = Signal(signed(c.table_bits), name=f"entry{t}", reset_less=True)
+            m.d.comb += [
+                write.en.eq(self.write_en),
+                write.addr.eq(self.write_address),
+                write.data.eq(self.write_data[t]),
+                read.addr.eq(self.index[t]),
+            ]
+            m.d.sync += entry.eq(read.data)
+            level.append(entry)
+        depth = 0
+        while len(level) > 1:
+            depth += 1
+            following: list[Value] = []
+            for i in range(0, len(level), 2):
+                node = Signal(
+                    signed(c.table_bits + depth), name=f"sum{depth}_{i // 2}", reset_less=True
+                )
+                m.d.sync += node.eq(sum(level[i + 1 : i + 2], level[i]))
+                following.append(node)
+            level = following
+        m.d.comb += self.sum.eq(level[0])
+        return m
+
+
+def latency(config: AcceleratorConfig) -> int:
+    """Cycles from indices to their sum."""
+    return 1 + tree_depth(config.tables)

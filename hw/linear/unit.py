@@ -1,0 +1,77 @@
+"""The linear unit: engine and elementwise epilogue."""
+
+from __future__ import annotations
+
+from amaranth import Module, unsigned
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from ..config import AcceleratorConfig
+from ..elementwise.epilogue import Epilogue
+from ..interfaces import RowReadSignature, command_layout, op_view
+from ..isa import Mode, Op
+from ..modules import ModuleLibrary
+from .control import a8_words
+from .engine import LinearEngine
+
+_PASSED_UP = (
+    "factor", "x_read", "x_write", "f_write", "rope_read", "scales", "logits",
+)  # fmt: skip
+
+
+class LinearUnit(Component):
+    """Executes LINEAR commands: int8 activations by ternary weights, then what `mode` asks for.
+
+    cmd, busy: as every unit; busy falls when the epilogue has nothing in flight and its writes to
+    DRAM are acknowledged. weights: index words of the fetch unit, taken while the ring has room,
+    command or not. a8_read: rows of activations, word k_tile. factor, x_read, x_write, f_write,
+    rope_read, scales, logits, argmax, argmax_logit: see Epilogue. clear_x, clear_f: strobe at the
+    start of a command that writes X or F, before its first write. weight_wait: the engine stands
+    still for want of weights in this cycle. Throughput: see LinearEngine. Reset: idle, ring empty.
+    """
+
+    def __init__(self, config: AcceleratorConfig, library: ModuleLibrary | None = None) -> None:
+        self._config = c = config
+        self._library = library
+        self._epilogue = Epilogue(c)
+        members = self._epilogue.signature.members
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(command_layout())),
+                "busy": Out(1),
+                "weights": In(stream.Signature(unsigned(c.word_bits))),
+                "a8_read": Out(RowReadSignature(c.chunk, a8_words(c), 8 * c.tile_inputs)),
+                **{name: members[name] for name in _PASSED_UP},
+                "argmax": Out(32),
+                "argmax_logit": Out(32),
+                "clear_x": Out(1),
+                "clear_f": Out(1),
+                "weight_wait": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.engine = engine = LinearEngine(self._config, self._library)
+        m.submodules.epilogue = epilogue = self._epilogue
+        mode = op_view(engine.command, Op.LINEAR)["mode"]
+
+        connect(m, flipped(self.weights), engine.weights)
+        connect(m, engine.a8_read, flipped(self.a8_read))
+        connect(m, engine.o, epilogue.i)
+        for name in _PASSED_UP:
+            connect(m, flipped(getattr(self, name)), getattr(epilogue, name))
+        m.d.comb += [
+            engine.cmd.payload.eq(self.cmd.payload),
+            engine.cmd.valid.eq(self.cmd.valid & epilogue.idle),
+            self.cmd.ready.eq(engine.cmd.ready & epilogue.idle),
+            self.busy.eq(engine.busy | ~epilogue.idle),
+            epilogue.command.eq(engine.command),
+            epilogue.start.eq(engine.start),
+            self.clear_x.eq(engine.start & (mode == Mode.RESIDUAL)),
+            self.clear_f.eq(engine.start & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
+            self.argmax.eq(epilogue.argmax),
+            self.argmax_logit.eq(epilogue.argmax_logit),
+            self.weight_wait.eq(engine.weight_wait),
+        ]
+        return m

@@ -1,0 +1,210 @@
+"""Compiles and starts the simulation of a whole accelerator, and talks to it (see server.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from terntable.hw.config import AcceleratorConfig
+from terntable.hw.errors import UserError
+from terntable.sim import build, toolchain
+from terntable.sim.build import Progress
+from terntable.sim.dram import DramModel
+from terntable.sim.harness import cocotb_env
+
+
+@dataclass(frozen=True)
+class Design:
+    """Verilog with the flat module `terntable`, and lines for Verilator's configuration file."""
+
+    verilog: str
+    vlt: str = ""
+
+
+def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> Design:
+    """The generated Verilog of a configuration, cached by the gateware's sources."""
+    import terntable.hw
+
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    try:
+        digest.update(metadata.version("amaranth").encode())
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            "Amaranth is missing: install the generator's packages (pip install 'terntable[hw]')"
+        ) from None
+    for folder in terntable.hw.__path__:
+        for file in sorted(Path(folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    cached = toolchain.cache_folder() / "verilog" / f"{config.name}-{digest.hexdigest()[:24]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Design(**json.loads(cached.read_text(encoding="utf-8")))
+    if progress:
+        progress(f"generating the Verilog of {config.name}")
+    generated = importlib.import_module("terntable.hw.generate").generate(config)
+    design = Design(generated.verilog, generated.vlt)
+    cached.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=cached.parent, delete=False) as file:
+        json.dump(design.__dict__, file)
+    Path(file.name).rename(cached)
+    return design
+
+
+def compile_accelerator(
+    config: AcceleratorConfig,
+    design: Design,
+    *,
+    trace: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """The compiled model's folder. Raises as `build.compile_model`."""
+    files = {
+        name: resources.files("terntable.sim").joinpath(name).read_text(encoding="utf-8")
+        for name in ("tb.sv", "dram.cpp", "dram.h")
+    }
+    defines = {"PORTS": str(config.ports), "BUS_BITS": str(config.bus_bits)}
+    defines |= {f"PORT{n}": "1" for n in range(1, config.ports)}
+    sources = build.Sources(
+        top="tb",
+        verilog={"terntable.v": design.verilog, "tb.sv": files["tb.sv"]},
+        cpp={name: files[name] for name in ("dram.cpp", "dram.h")},
+        vlt=design.vlt,
+        defines=defines,
+        public_ports=False,
+        trace=trace,
+    )
+    return build.compile_model(sources, progress)
+
+
+class SimulationError(RuntimeError):
+    """The simulator refused a request, or died. `registers` holds what its watchdog read."""
+
+    def __init__(self, text: str, registers: dict[str, int] | None = None) -> None:
+        super().__init__(text)
+        self.registers = registers or {}
+
+
+class Simulation:
+    """A running simulator.
+
+    `memory` is an open file that becomes the DRAM's contents, shared with the caller. The process
+    ends when `close` is called, when the caller's process dies, or when its socket closes. It is
+    in a session of its own: Ctrl-C reaches the caller only.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        memory: int,
+        clock_hz: int,
+        dram: DramModel,
+        waves: Path | None = None,
+    ) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        host, server = socket.socketpair()
+        env = cocotb_env("tb", "terntable.sim.server", [])
+        env |= {
+            "TERNTABLE_SIM_FD": str(server.fileno()),
+            "TERNTABLE_SIM_PERIOD": str(2 * round(5e11 / clock_hz)),
+            "TERNTABLE_DRAM_FD": str(memory),
+            "TERNTABLE_DRAM": dram.settings(clock_hz),
+            "COCOTB_RESULTS_FILE": os.devnull,
+            "COCOTB_RANDOM_SEED": "1",
+            "COCOTB_LOG_LEVEL": "WARNING",
+            "COCOTB_REWRITE_ASSERTION_FILES": "",
+        }
+        command = [str(model / "model")]
+        if waves is not None:
+            command += ["--trace", "--trace-file", str(waves)]
+        with server:
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                pass_fds=(server.fileno(), memory),
+                start_new_session=True,
+                preexec_fn=toolchain.dies_with_parent(),
+            )
+        self._link = host
+        self._lines = host.makefile("rb")
+        self.cycle = 0
+        self._waves = waves
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def write_registers(self, registers: Iterable[tuple[int, int]]) -> None:
+        """Write (address, value) pairs in order."""
+        self._request(op="write", registers=list(registers))
+
+    def read_registers(self, addresses: Sequence[int]) -> list[int]:
+        return self._request(op="read", addresses=list(addresses))["values"]
+
+    def wait(self, budget: int, stuck: int) -> None:
+        """Run until the interrupt, at most `budget` cycles, at most `stuck` without progress."""
+        self._request(op="wait", budget=budget, stuck=stuck)
+
+    def reset(self) -> None:
+        self._request(op="reset")
+
+    def log(self, lines: int = 30) -> str:
+        """The last lines that the simulator printed."""
+        self._log.seek(0)
+        return "\n".join(self._log.read().decode(errors="replace").splitlines()[-lines:])
+
+    def _request(self, **request: Any) -> dict[str, Any]:
+        if self._process is None:
+            raise SimulationError("the simulation is closed")
+        try:
+            self._link.sendall(json.dumps(request).encode() + b"\n")
+            line = self._lines.readline()
+        except OSError:
+            line = b""
+        except BaseException:
+            # Interrupted: the answer would be taken for that of the next request.
+            self.close(at_once=True)
+            raise
+        if not line:
+            status = self._process.wait()
+            raise SimulationError(f"the simulator died (status {status})\n{self.log()}".rstrip())
+        answer = json.loads(line)
+        self.cycle = answer["cycle"]
+        if "error" in answer:
+            details = self.log()
+            text = answer["error"] + (f"\n{details}" if details else "")
+            raise SimulationError(text, answer["registers"])
+        return answer
+
+    def close(self, at_once: bool = False) -> None:
+        """End the simulator. The waves are complete unless `at_once`."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        with contextlib.suppress(OSError):
+            if not at_once:
+                self._link.sendall(b'{"op": "quit"}\n')
+        self._link.close()
+        self._lines.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if not at_once:
+                process.wait(60 if self._waves else 5)
+        toolchain.end_group(process)
+        self._log.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close(at_once=True)

@@ -1,0 +1,211 @@
+"""Serves a host process from inside the simulator: the cocotb test of sim/tb.sv.
+
+The two sides exchange JSON objects, a line each, over the socket TERNTABLE_SIM_FD. The host sends
+a request and waits for its answer; simulated time passes only while a request is served. The
+clock is not Python's, and Python wakes a few times a second during a call.
+
+| request | answer |
+| --- | --- |
+| {"op": "write", "registers": [[address, value], ...]} | {"cycle": n} |
+| {"op": "read", "addresses": [address, ...]} | {"cycle": n, "values": [...]} |
+| {"op": "wait", "budget": cycles, "stuck": cycles} | {"cycle": n} after the interrupt |
+| {"op": "reset"} | {"cycle": n} |
+| {"op": "quit"} | none: the simulation ends |
+
+An answer with "error" says why a request failed; "registers" has those a watchdog read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import time
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.simtime import get_sim_time
+from cocotb.triggers import First, RisingEdge, Timer
+
+from terntable.hw.regs import ADDRESS
+
+POLL_SECONDS = 0.25
+"""Wall time between two looks at a running call."""
+
+_MOVING = ("READ_BEATS", "WRITE_BEATS", "UNIT_STATE", "ERROR_COMMAND")
+_REPORT = (
+    "STATUS",
+    "UNIT_STATE",
+    "ERROR_CODE",
+    "ERROR_UNIT",
+    "ERROR_ADDRESS",
+    "ERROR_COMMAND",
+    "READ_BEATS",
+    "WRITE_BEATS",
+    "CYCLES",
+)
+_ACCESS_CYCLES = 1000
+
+
+class Failed(Exception):
+    """A request that failed: its text, and registers by name."""
+
+    def __init__(self, text: str, registers: dict[str, int] | None = None) -> None:
+        super().__init__(text)
+        self.registers = registers or {}
+
+
+class Server:
+    """The simulator's side of the protocol."""
+
+    def __init__(self, dut: Any, link: socket.socket, period_ps: int) -> None:
+        self.dut = dut
+        self.link = link
+        self.lines = link.makefile("rb")
+        self.period = period_ps
+        self.slice = 1000
+
+    @property
+    def cycle(self) -> int:
+        return round(get_sim_time("ps")) // self.period
+
+    async def run(self) -> None:
+        """Serve until the host quits or is gone."""
+        await self.reset()
+        while line := self.lines.readline():
+            request = json.loads(line)
+            if request["op"] == "quit":
+                return
+            try:
+                answer = await self.serve(request)
+            except Failed as e:
+                answer = {"error": str(e), "registers": e.registers}
+            answer["cycle"] = self.cycle
+            self.link.sendall(json.dumps(answer).encode() + b"\n")
+
+    async def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request["op"]:
+            case "write":
+                for address, value in request["registers"]:
+                    await self.write(address, value)
+                return {}
+            case "read":
+                return {"values": [await self.read(a) for a in request["addresses"]]}
+            case "wait":
+                await self.wait(request["budget"], request["stuck"])
+                return {}
+            case "reset":
+                await self.reset()
+                return {}
+        raise Failed(f"unknown request {request['op']!r}")
+
+    async def reset(self) -> None:
+        dut = self.dut
+        dut.aresetn.value = 0
+        for name in (
+            "awaddr",
+            "awvalid",
+            "wdata",
+            "wvalid",
+            "bready",
+            "araddr",
+            "arvalid",
+            "rready",
+        ):
+            getattr(dut, f"s_axil_{name}").value = 0
+        for _ in range(8):
+            await RisingEdge(dut.aclk)
+        dut.aresetn.value = 1
+        await RisingEdge(dut.aclk)
+
+    async def write(self, address: int, value: int) -> None:
+        """One AXI4-Lite write."""
+        dut = self.dut
+        dut.s_axil_awaddr.value = address
+        dut.s_axil_wdata.value = value
+        dut.s_axil_awvalid.value = 1
+        dut.s_axil_wvalid.value = 1
+        dut.s_axil_bready.value = 1
+        address_taken = data_taken = False
+        for _ in range(_ACCESS_CYCLES):
+            await RisingEdge(dut.aclk)
+            if not address_taken and dut.s_axil_awready.value == 1:
+                address_taken = True
+                dut.s_axil_awvalid.value = 0
+            if not data_taken and dut.s_axil_wready.value == 1:
+                data_taken = True
+                dut.s_axil_wvalid.value = 0
+            if dut.s_axil_bvalid.value == 1:
+                response = int(dut.s_axil_bresp.value)
+                dut.s_axil_bready.value = 0
+                if response:
+                    raise Failed(f"writing register {address:#x}: response {response}")
+                return
+        raise Failed(f"writing register {address:#x}: no response")
+
+    async def read(self, address: int) -> int:
+        """One AXI4-Lite read."""
+        dut = self.dut
+        dut.s_axil_araddr.value = address
+        dut.s_axil_arvalid.value = 1
+        dut.s_axil_rready.value = 1
+        taken = False
+        for _ in range(_ACCESS_CYCLES):
+            await RisingEdge(dut.aclk)
+            if not taken and dut.s_axil_arready.value == 1:
+                taken = True
+                dut.s_axil_arvalid.value = 0
+            if dut.s_axil_rvalid.value == 1:
+                value, response = int(dut.s_axil_rdata.value), int(dut.s_axil_rresp.value)
+                dut.s_axil_rready.value = 0
+                if response:
+                    raise Failed(f"reading register {address:#x}: response {response}")
+                return value
+        raise Failed(f"reading register {address:#x}: no response")
+
+    async def wait(self, budget: int, stuck: int) -> None:
+        """Until the interrupt. Failed when the call takes over `budget` cycles, nothing moves for
+        `stuck` cycles, or the accelerator breaks the AXI protocol."""
+        dut = self.dut
+        begin = moved = self.cycle
+        state: list[int] = []
+        while dut.irq.value != 1:
+            left = min(begin + budget - self.cycle, moved + stuck - self.cycle)
+            cycles = max(1, min(self.slice, left))
+            clock = time.monotonic()
+            await First(RisingEdge(dut.irq), Timer(cycles * self.period, "ps"))
+            self.adapt(cycles, time.monotonic() - clock)
+            if dut.fault.value == 1:
+                raise Failed("the accelerator broke the AXI protocol", await self.report())
+            if dut.irq.value == 1:
+                return
+            if select.select([self.link], [], [], 0)[0]:
+                raise Failed("the host gave up the call")
+            now = [await self.read(ADDRESS[name]) for name in _MOVING]
+            if now != state:
+                state, moved = now, self.cycle
+            if self.cycle - moved >= stuck:
+                raise Failed(f"nothing moved for {stuck:,} cycles", await self.report())
+            if self.cycle - begin >= budget:
+                raise Failed(f"no end after {budget:,} cycles", await self.report())
+
+    def adapt(self, cycles: int, seconds: float) -> None:
+        """Choose the next slice so that it takes POLL_SECONDS."""
+        if seconds > 2 * POLL_SECONDS:
+            self.slice = max(100, self.slice // 2)
+        elif seconds < POLL_SECONDS / 2 and cycles == self.slice:
+            self.slice = min(10_000_000, self.slice * 2)
+
+    async def report(self) -> dict[str, int]:
+        return {name: await self.read(ADDRESS[name]) for name in _REPORT}
+
+
+@cocotb.test()
+async def serve(dut: Any) -> None:
+    """Entry point: serve TERNTABLE_SIM_FD with a clock of TERNTABLE_SIM_PERIOD picoseconds."""
+    period = int(os.environ["TERNTABLE_SIM_PERIOD"])
+    link = socket.socket(fileno=int(os.environ["TERNTABLE_SIM_FD"]))
+    Clock(dut.aclk, period, "ps", impl="gpi").start()
+    await Server(dut, link, period).run()

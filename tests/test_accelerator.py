@@ -1,0 +1,101 @@
+"""The whole accelerator in simulation against the emulator, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from terntable.host.compiler import compile_model
+from terntable.host.devices.base import Device
+from terntable.host.devices.emulator import EmulatorDevice
+from terntable.host.devices.sim import SimDevice
+from terntable.host.image import Image
+from terntable.host.model import ModelSpec, random_model
+from terntable.host.session import Session
+from terntable.hw.config import load_config
+
+pytestmark = pytest.mark.xdist_group("test-rtl")
+CONFIG = load_config("test")
+
+SPECS = {
+    "bitnet": ModelSpec(
+        name="bitnet", layers=2, hidden=36, ffn=52, heads=4, kv_heads=2, head_dim=12, vocab=67,
+        context=100, rope_theta=1e4, eps=1e-5, activation="relu2", attn_sub_norm=True,
+        ffn_sub_norm=True, tied=True,
+    ),
+    "llama": ModelSpec(
+        name="llama", layers=3, hidden=20, ffn=44, heads=5, kv_heads=1, head_dim=8, vocab=33,
+        context=96, rope_theta=5e5, eps=1e-6, activation="silu", tied=False,
+    ),
+    "wide": ModelSpec(
+        name="wide", layers=1, hidden=64, ffn=128, heads=2, kv_heads=2, head_dim=32, vocab=301,
+        context=128, rope_theta=1e4, eps=1e-5, activation="relu2", ffn_sub_norm=True, tied=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rtl() -> Iterator[SimDevice]:
+    with SimDevice(CONFIG) as device:
+        yield device
+
+
+def image_of(name: str) -> Image:
+    return compile_model(random_model(SPECS[name], seed=3), CONFIG)
+
+
+def kv_cache(device: Device, image: Image) -> bytes:
+    region = image.regions["kv"]
+    return device.read(region.offset, region.size)
+
+
+def assert_same(image: Image, rtl: Device, calls: list[int], chunk: int | None = None) -> None:
+    """Run calls of these lengths, one after the other, on both devices."""
+    rng = np.random.default_rng(len(calls))
+    with EmulatorDevice(CONFIG) as emulator:
+        here, there = Session(rtl, image), Session(emulator, image)
+        for number, n in enumerate(calls):
+            ids = rng.integers(0, image.spec.vocab, n).tolist()
+            a, cost = here.call(ids, chunk)
+            b, expected = there.call(ids, chunk)
+            where = f"call {number} of {n} tokens"
+            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=where)
+            assert cost.argmax == expected.argmax == int(np.argmax(b)), where
+            assert np.float32(cost.argmax_logit) == b.max(), where
+            assert kv_cache(rtl, image) == kv_cache(emulator, image), where
+            assert cost.cycles is not None and cost.cycles > 0
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_models_share_one_gateware(rtl: SimDevice, name: str) -> None:
+    assert_same(image_of(name), rtl, [1, 1, 6, 1])
+
+
+@pytest.mark.parametrize("first", [2, 3, 4, 5, 8, 9, 17])
+def test_prompt_lengths_around_a_chunk(rtl: SimDevice, first: int) -> None:
+    assert_same(image_of("bitnet"), rtl, [first, 1])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunk_lengths(rtl: SimDevice, chunk: int) -> None:
+    assert_same(image_of("llama"), rtl, [7, 1], chunk)
+
+
+def test_turns_across_attention_blocks(rtl: SimDevice) -> None:
+    assert_same(image_of("llama"), rtl, [30, 1, 1, 1, 29, 5, 1])
+
+
+def test_context_to_its_end(rtl: SimDevice) -> None:
+    image = image_of("llama")
+    assert_same(image, rtl, [image.context - 1, 1])
+
+
+def test_head_row_ties_and_argmax() -> None:
+    # Two equal rows of the head give equal logits: the lower id wins on both devices.
+    model = random_model(SPECS["bitnet"], seed=5)
+    model.embedding[40] = model.embedding[7] = np.abs(model.embedding[7]) * 4
+    image = compile_model(model, CONFIG)
+    with SimDevice(CONFIG) as device:
+        assert_same(image, device, [3])
