@@ -122,6 +122,7 @@ class Simulation:
             "COCOTB_RESULTS_FILE": os.devnull,
             "COCOTB_RANDOM_SEED": "1",
             "COCOTB_LOG_LEVEL": "WARNING",
+            "GPI_LOG_LEVEL": "WARNING",
             "COCOTB_REWRITE_ASSERTION_FILES": "",
         }
         command = [str(model / "model")]

@@ -47,6 +47,8 @@ _REPORT = (
     "CYCLES",
 )
 _ACCESS_CYCLES = 1000
+_SETTLE_CYCLES = 8
+"""Clocks after a write in which the interrupt follows a cleared status."""
 
 
 class Failed(Exception):
@@ -90,6 +92,8 @@ class Server:
             case "write":
                 for address, value in request["registers"]:
                     await self.write(address, value)
+                for _ in range(_SETTLE_CYCLES):
+                    await RisingEdge(self.dut.aclk)
                 return {}
             case "read":
                 return {"values": [await self.read(a) for a in request["addresses"]]}
