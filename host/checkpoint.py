@@ -18,20 +18,26 @@ from pydantic import ValidationError
 from terntable.host.model import F32, Layer, Model, ModelSpec, TernaryLinear, widen
 from terntable.hw.errors import UserError
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # bfloat16 as its bits
     "U8": np.dtype("u1"),
 }
 _LINEARS = {
-    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
 _NORMS = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-    "attn_sub_norm": "self_attn.attn_sub_norm", "ffn_sub_norm": "mlp.ffn_sub_norm",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_sub_norm": "self_attn.attn_sub_norm",
+    "ffn_sub_norm": "mlp.ffn_sub_norm",
 }
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -189,9 +195,10 @@ def load_checkpoint(folder: Path) -> Model:
     """The model in `folder`; every tensor's presence and shape is checked before any is read."""
     spec = read_spec(folder)
     tensors = Tensors(folder)
-    multiply = read_json(folder / "config.json")["quantization_config"].get(
-        "linear_class"
-    ) == "autobitlinear"
+    multiply = (
+        read_json(folder / "config.json")["quantization_config"].get("linear_class")
+        == "autobitlinear"
+    )
     for n in range(spec.layers):
         for name, (rows, columns) in spec.linear_shapes.items():
             at = f"model.layers.{n}.{_LINEARS[name]}"

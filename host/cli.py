@@ -25,7 +25,7 @@ app = typer.Typer(
 
 ModelOption = Annotated[str, typer.Option(help="Model folder, or 'tiny', the built-in model.")]
 ConfigOption = Annotated[
-    str | None,  # noqa: UP007, UP045: typer reads the annotation on Python 3.10
+    str | None,
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="emulator or sim.")]
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(getattr(e, "message", str(e)))
             status = 2
         elif hasattr(e, "format_message"):
-            _complain(e.format_message())  # type: ignore[attr-defined]
+            _complain(e.format_message())
             status = 2
         else:
             raise

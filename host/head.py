@@ -18,10 +18,7 @@ HEAD_MAX = (3**isa.PLANES - 1) // 2
 """Largest integer of five balanced-ternary digits."""
 _BLOCK = 4096
 _DIGITS = np.stack(
-    [
-        (np.arange(2 * HEAD_MAX + 1) // 3 ** (isa.PLANES - 1 - i)) % 3
-        for i in range(isa.PLANES)
-    ],
+    [(np.arange(2 * HEAD_MAX + 1) // 3 ** (isa.PLANES - 1 - i)) % 3 for i in range(isa.PLANES)],
     axis=1,
 ).astype(np.uint8)
 """Digits 0..2 (trit + 1) of code + 121, most significant first."""

@@ -161,9 +161,7 @@ class Image:
             },
         }
         text = json.dumps(meta).encode()
-        head = struct.pack("<8sII", MAGIC, VERSION, len(text)) + struct.pack(
-            "<I", zlib.crc32(text)
-        )
+        head = struct.pack("<8sII", MAGIC, VERSION, len(text)) + struct.pack("<I", zlib.crc32(text))
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as f:
@@ -208,8 +206,13 @@ class Image:
         data = np.memmap(path, np.uint8, "r", start, (data_size,))
         embedding = np.memmap(path, dtype, "r", start + data_size, shape)
         image = cls(
-            config, ModelSpec.model_validate(meta["spec"]), data, regions, embedding,
-            meta["context"], meta["head_error"],
+            config,
+            ModelSpec.model_validate(meta["spec"]),
+            data,
+            regions,
+            embedding,
+            meta["context"],
+            meta["head_error"],
         )
         image.check()
         if crc32(embedding) != meta["embedding"]["crc32"]:

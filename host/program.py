@@ -72,6 +72,4 @@ class ProgramBuilder:
 
 
 def _conflict(step: _Step, earlier: _Step) -> bool:
-    return bool(
-        step.reads & earlier.writes or step.writes & (earlier.reads | earlier.writes)
-    )
+    return bool(step.reads & earlier.writes or step.writes & (earlier.reads | earlier.writes))

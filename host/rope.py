@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from terntable.hw import numeric
 
 
-def rope_rows(
-    positions: int, head_dim: int, theta: float, width: int
-) -> NDArray[np.float32]:
+def rope_rows(positions: int, head_dim: int, theta: float, width: int) -> NDArray[np.float32]:
     """Rows [positions, width]: cosine of pair i at 2i, sine at 2i + 1, computed in binary64.
 
     Padding pairs do not rotate (cosine 1, sine 0).

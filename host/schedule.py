@@ -71,11 +71,20 @@ class Schedule:
         self._norm_quant(Source.RESIDUAL, (spec.layers, "final"), head=True)
         # The head takes its scales from this LOAD while it runs: it must not wait for it.
         self._program.add(
-            Op.LOAD, dest=Dest.SCALE, address=self._base("head_scales"), row_bytes=0, ew=0,
+            Op.LOAD,
+            dest=Dest.SCALE,
+            address=self._base("head_scales"),
+            row_bytes=0,
+            ew=0,
             count=spec.vocab,
         )
         self._linear(
-            Mode.HEAD, self._plans.head, isa.PLANES * spec.vocab, [], writes="logits", single=1,
+            Mode.HEAD,
+            self._plans.head,
+            isa.PLANES * spec.vocab,
+            [],
+            writes="logits",
+            single=1,
             address=self._base("logits"),
         )
         self._program.add(Op.END)
@@ -94,25 +103,37 @@ class Schedule:
         }
         self._norm_quant(Source.RESIDUAL, (n, "attn_norm"))
         if n == 0:
-            self._load_rows(
-                Dest.ROPE, "rope", self._base("rope"), shapes.rope_bytes, shapes.head
-            )
+            self._load_rows(Dest.ROPE, "rope", self._base("rope"), shapes.rope_bytes, shapes.head)
         self._load_gain((n, "attn_sub_norm" if spec.attn_sub_norm else "ffn_norm"))
         self._linear(
-            Mode.QKV, self._plans.qkv, shapes.qkv,
-            [(scale[name], scale[name]) for name in ("q", "k", "v")], reads="rope", writes="F",
+            Mode.QKV,
+            self._plans.qkv,
+            shapes.qkv,
+            [(scale[name], scale[name]) for name in ("q", "k", "v")],
+            reads="rope",
+            writes="F",
             segment0=shapes.attention // lanes,
-            segment1=(shapes.attention + spec.kv_heads * shapes.head) // lanes, rope=0b011,
+            segment1=(shapes.attention + spec.kv_heads * shapes.head) // lanes,
+            rope=0b011,
         )
         self._program.add(
-            Op.KV_QUANT, reads=["F"], writes=["Q", ("kv", n)], heads=spec.heads,
-            kv_heads=spec.kv_heads, head_ew=shapes.head // lanes,
-            score_scale=math.log2(math.e) / math.sqrt(spec.head_dim), **kv_fields,
+            Op.KV_QUANT,
+            reads=["F"],
+            writes=["Q", ("kv", n)],
+            heads=spec.heads,
+            kv_heads=spec.kv_heads,
+            head_ew=shapes.head // lanes,
+            score_scale=math.log2(math.e) / math.sqrt(spec.head_dim),
+            **kv_fields,
         )
         self._program.add(
-            Op.ATTENTION, reads=["Q", ("kv", n)], writes=["O"],
-            heads_per_kv=spec.heads // spec.kv_heads, kv_heads=spec.kv_heads,
-            head_dims=shapes.head, **kv_fields,
+            Op.ATTENTION,
+            reads=["Q", ("kv", n)],
+            writes=["O"],
+            heads_per_kv=spec.heads // spec.kv_heads,
+            kv_heads=spec.kv_heads,
+            head_dims=shapes.head,
+            **kv_fields,
         )
         self._norm_quant(Source.ATTENTION, (n, "attn_sub_norm"))
         if spec.attn_sub_norm:
@@ -130,8 +151,11 @@ class Schedule:
             self._load_gain(key)
         silu = spec.activation == "silu"
         self._linear(
-            Mode.GLU_SILU if silu else Mode.GLU_RELU2, self._plans.glu, 2 * shapes.ffn,
-            [(scale["gate"], scale["up"])], writes="F",
+            Mode.GLU_SILU if silu else Mode.GLU_RELU2,
+            self._plans.glu,
+            2 * shapes.ffn,
+            [(scale["gate"], scale["up"])],
+            writes="F",
         )
         self._norm_quant(Source.ROW, (n, "ffn_sub_norm"))
         for key in gains[1:]:
@@ -145,16 +169,24 @@ class Schedule:
 
     def _fetch(self, region: str, stream: PackedStream) -> None:
         self._program.add(
-            Op.FETCH, address=self._base(region), port_stride=align(stream.data.shape[1]),
-            beats=stream.beats, words=stream.words,
+            Op.FETCH,
+            address=self._base(region),
+            port_stride=align(stream.data.shape[1]),
+            beats=stream.beats,
+            words=stream.words,
         )
 
     def _load_rows(
         self, dest: Dest, resource: str, address: int, row_bytes: int, width: int
     ) -> None:
         self._program.add(
-            Op.LOAD, writes=[resource], dest=dest, address=address, row_bytes=row_bytes,
-            ew=width // self._shapes.config.lanes, count=0,
+            Op.LOAD,
+            writes=[resource],
+            dest=dest,
+            address=address,
+            row_bytes=row_bytes,
+            ew=width // self._shapes.config.lanes,
+            count=0,
         )
 
     def _load_gain(self, key: GainKey) -> None:
@@ -171,9 +203,16 @@ class Schedule:
         }[source]
         norm = int(key in self._gain_at)
         self._program.add(
-            Op.NORM_QUANT, reads=[_ROW_OF[source], *(["gain"] if norm else [])], writes=["A8"],
-            source=source, norm=norm, gain=norm, head=int(head),
-            ew=width // shapes.config.lanes, inv_n=1 / elements, eps=spec.eps,
+            Op.NORM_QUANT,
+            reads=[_ROW_OF[source], *(["gain"] if norm else [])],
+            writes=["A8"],
+            source=source,
+            norm=norm,
+            gain=norm,
+            head=int(head),
+            ew=width // shapes.config.lanes,
+            inv_n=1 / elements,
+            eps=spec.eps,
         )
 
     def _residual(self, plan: TilePlan, scale: np.float32) -> None:
@@ -194,7 +233,11 @@ class Schedule:
     ) -> None:
         """`scales` of even and odd rows, a pair a segment."""
         defaults = {
-            "segment0": _NEVER, "segment1": _NEVER, "rope": 0, "address": 0, "single": 0,
+            "segment0": _NEVER,
+            "segment1": _NEVER,
+            "rope": 0,
+            "address": 0,
+            "single": 0,
             "head_ew": self._shapes.head // self._shapes.config.lanes,
         }
         pairs = [*scales, *[(np.float32(0), np.float32(0))] * (3 - len(scales))]
@@ -204,7 +247,15 @@ class Schedule:
             for parity, value in zip(("even", "odd"), pair, strict=True)
         }
         self._program.add(
-            Op.LINEAR, reads=["A8", *([reads] if reads else [])], writes=[writes], mode=mode,
-            k_tiles=plan.k_tiles, tile_words=plan.tile_words, tiles=plan.tiles,
-            last_words=plan.last_words, out_rows=rows, **(defaults | fields), **words,
+            Op.LINEAR,
+            reads=["A8", *([reads] if reads else [])],
+            writes=[writes],
+            mode=mode,
+            k_tiles=plan.k_tiles,
+            tile_words=plan.tile_words,
+            tiles=plan.tiles,
+            last_words=plan.last_words,
+            out_rows=rows,
+            **(defaults | fields),
+            **words,
         )

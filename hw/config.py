@@ -92,8 +92,7 @@ class AcceleratorConfig(BaseModel):
             value = getattr(self, field)
             need(
                 value % self.attention_dims == 0,
-                f"{field} is {value}: make it a multiple of attention_dims"
-                f" ({self.attention_dims})",
+                f"{field} is {value}: make it a multiple of attention_dims ({self.attention_dims})",
             )
         need(
             self.max_context % KV_BLOCK == 0,
@@ -208,8 +207,11 @@ class MemoryPlan:
         return self.used_bits / (self.primitives * self.bits)
 
 
-_PRIMITIVES = {"uram": ("URAM288", 72, 4096), "bram": ("RAMB36E2", 72, 512),
-               "lutram": ("RAM32M16", 14, 32)}
+_PRIMITIVES = {
+    "uram": ("URAM288", 72, 4096),
+    "bram": ("RAMB36E2", 72, 512),
+    "lutram": ("RAM32M16", 14, 32),
+}
 
 
 def weight_memory_plan(config: AcceleratorConfig) -> MemoryPlan:

@@ -38,8 +38,7 @@ class CommandSignature(Signature):
 def op_view(command: data.View, op: isa.Op) -> dict:
     """The fields of `op` in a command payload, as slices named as in `isa.FIELDS`."""
     return {
-        f.name: command.words[f.word][f.lsb : f.lsb + f.bits]
-        for f in isa.HEADER + isa.FIELDS[op]
+        f.name: command.words[f.word][f.lsb : f.lsb + f.bits] for f in isa.HEADER + isa.FIELDS[op]
     }
 
 

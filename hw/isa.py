@@ -59,12 +59,12 @@ class Source(enum.IntEnum):
 class Mode(enum.IntEnum):
     """What the elementwise pipeline does with the sums of a linear."""
 
-    PLAIN = 0      # row <- y
-    RESIDUAL = 1   # residual <- residual + y
-    QKV = 2        # row <- RoPE(y) on the segments that ask for it
+    PLAIN = 0  # row <- y
+    RESIDUAL = 1  # residual <- residual + y
+    QKV = 2  # row <- RoPE(y) on the segments that ask for it
     GLU_RELU2 = 3  # row <- relu(gate)^2 * up, gate and up on adjacent weight rows
-    GLU_SILU = 4   # row <- silu(gate) * up
-    HEAD = 5       # logits <- digit planes combined
+    GLU_SILU = 4  # row <- silu(gate) * up
+    HEAD = 5  # logits <- digit planes combined
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,14 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
     Op.LOAD: (
         Field("dest", 0, 16, 2, "Dest"),
         Field("address", 1, 0, 32, "offset of the first row"),
-        Field("row_bytes", 2, 0, 32,
-              "bytes between rows (RESIDUAL: rows start at the first token of the call; ROPE: at"
-              " position 0)"),
+        Field(
+            "row_bytes",
+            2,
+            0,
+            32,
+            "bytes between rows (RESIDUAL: rows start at the first token of the call; ROPE: at"
+            " position 0)",
+        ),
         Field("ew", 3, 0, 16, "EW of a row; for SCALE the number of binary32 scales"),
         Field("count", 4, 0, 32, "SCALE: number of scales"),
     ),
@@ -129,7 +134,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         Field("mode", 0, 16, 3, "Mode"),
         Field("single", 0, 19, 1, "head: head_digits rows rather than the chunk's tokens"),
         Field("k_tiles", 1, 0, 16, "K tiles of a row"),
-        Field("tile_words", 1, 16, 16, "weight words (groups of Q rows) of a full tile, per K tile"),
+        Field("tile_words", 1, 16, 16, "weight words (Q rows each) of a full tile, per K tile"),
         Field("tiles", 2, 0, 16, "tiles, the last one included"),
         Field("last_words", 2, 16, 16, "weight words of the last tile, per K tile"),
         Field("out_rows", 3, 0, 32, "rows that are written: a multiple of lanes (HEAD: of 5)"),

@@ -14,7 +14,7 @@ gateware is tested to equal them bit for bit.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -36,11 +36,11 @@ KV_FLOOR = np.float32(2.0**-100)
 LOG2E = np.float32(1.4426950408889634)
 
 
-def _wide(x: object) -> NDArray[np.float64]:
+def _wide(x: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(x, dtype=np.float64)
 
 
-def finish(x: object) -> F32:
+def finish(x: ArrayLike) -> F32:
     """Round a wider (or already binary32) result and apply the flush and saturation rules.
 
     Exact only where one rounding to binary32 is what the contract asks: products of two binary32
@@ -50,7 +50,7 @@ def finish(x: object) -> F32:
         return _rules(np.asarray(x).astype(np.float32))
 
 
-def _rules(rounded: object) -> F32:
+def _rules(rounded: ArrayLike) -> F32:
     """The flush and saturation rules on a rounded result, in place where it is an array."""
     r = np.asarray(rounded)
     np.minimum(np.maximum(r, _LEAST, out=r), LARGEST, out=r)
@@ -58,11 +58,13 @@ def _rules(rounded: object) -> F32:
     return r
 
 
-def sanitise(bits: object) -> F32:
+def sanitise(bits: ArrayLike) -> F32:
     """Binary32 words as they arrive from DRAM: subnormals and 2**-126 to +0; infinities and NaN
     (exponent field 255) to the largest number with their sign."""
-    b = np.asarray(bits).view(np.uint32) if np.asarray(bits).dtype == np.float32 else np.asarray(
-        bits, dtype=np.uint32
+    b = (
+        np.asarray(bits).view(np.uint32)
+        if np.asarray(bits).dtype == np.float32
+        else np.asarray(bits, dtype=np.uint32)
     )
     sign = b & np.uint32(0x80000000)
     exp = (b >> np.uint32(23)) & np.uint32(0xFF)
@@ -70,41 +72,41 @@ def sanitise(bits: object) -> F32:
     return finish(np.where(exp == 255, big, b).view(np.float32))
 
 
-def mul(a: object, b: object) -> F32:
+def mul(a: ArrayLike, b: ArrayLike) -> F32:
     """fl(a * b)."""
     with np.errstate(over="ignore", under="ignore"):
         return _rules(np.multiply(a, b, dtype=np.float32))
 
 
-def add(a: object, b: object) -> F32:
+def add(a: ArrayLike, b: ArrayLike) -> F32:
     """fl(a + b)."""
     with np.errstate(over="ignore", under="ignore"):
         return _rules(np.add(a, b, dtype=np.float32))
 
 
-def sub(a: object, b: object) -> F32:
+def sub(a: ArrayLike, b: ArrayLike) -> F32:
     """fl(a - b)."""
     with np.errstate(over="ignore", under="ignore"):
         return _rules(np.subtract(a, b, dtype=np.float32))
 
 
-def div(a: object, b: object) -> F32:
+def div(a: ArrayLike, b: ArrayLike) -> F32:
     """fl(a / b); b is never zero where the contract divides."""
     with np.errstate(over="ignore", under="ignore"):
         return _rules(np.divide(a, b, dtype=np.float32))
 
 
-def sqrt(a: object) -> F32:
+def sqrt(a: ArrayLike) -> F32:
     """fl(sqrt(a)), a >= 0."""
     return finish(np.sqrt(np.asarray(a, dtype=np.float32)))
 
 
-def from_int(n: object) -> F32:
+def from_int(n: ArrayLike) -> F32:
     """An integer of up to 64 bits, rounded once."""
     return np.asarray(n).astype(np.float32)
 
 
-def scale2(x: object, k: object) -> F32:
+def scale2(x: ArrayLike, k: ArrayLike) -> F32:
     """x * 2**k, with the flush and saturation rules."""
     with np.errstate(over="ignore", under="ignore"):
         k = np.clip(np.asarray(k, dtype=np.int64), -600, 600).astype(np.int32)
@@ -112,18 +114,18 @@ def scale2(x: object, k: object) -> F32:
     return finish(wide)
 
 
-def to_int(x: object, fraction_bits: int, low: int, high: int) -> I64:
+def to_int(x: ArrayLike, fraction_bits: int, low: int, high: int) -> I64:
     """round_half_even(x * 2**fraction_bits), clamped to low..high."""
     scaled = _wide(x) * 2.0**fraction_bits  # exact: a power of two
     return np.clip(np.rint(scaled), low, high).astype(np.int64)
 
 
-def exponent(x: object) -> I64:
+def exponent(x: ArrayLike) -> I64:
     """The exponent field, 0 for zero (bias 127)."""
     return ((np.asarray(x, np.float32).view(np.uint32) >> 23) & 0xFF).astype(np.int64)
 
 
-def mantissa(x: object) -> I64:
+def mantissa(x: ArrayLike) -> I64:
     """The 24-bit significand with its leading one; 0 for zero."""
     b = np.asarray(x, np.float32).view(np.uint32).astype(np.int64)
     return np.where(b & 0x7F800000, (b & 0x7FFFFF) | 0x800000, 0)
@@ -212,14 +214,14 @@ RECIPROCAL_VALUE, RECIPROCAL_SLOPE = _table_reciprocal()
 """2**24 / (1 + i/1024) (25 bits) and the fall to the next (15 bits)."""
 
 
-def exp2_fraction(u: object) -> I64:
+def exp2_fraction(u: ArrayLike) -> I64:
     """2**(u / 2**22) * 2**23 for 0 <= u < 2**22: 24 bits, relative error below 2.5e-7."""
     u = np.asarray(u, np.int64)
     high, low = u >> _EXP2_LOW, u & ((1 << _EXP2_LOW) - 1)
     return EXP2_VALUE[high] + ((EXP2_SLOPE[high] * low) >> _EXP2_LOW)
 
 
-def sigmoid(x: object) -> F32:
+def sigmoid(x: ArrayLike) -> F32:
     """1 / (1 + exp(-x)), relative error below 1e-6 on both sides.
 
     With e = 2**-t, t = fl(|x| * log2 e): 1 / (1 + e) for x >= 0 and e / (1 + e) below.
@@ -231,12 +233,10 @@ def sigmoid(x: object) -> F32:
     fixed = np.minimum((e << 1) >> np.minimum(-whole, 63), 2**24 - 1)  # 24 fraction bits
     high, low = fixed >> _RECIPROCAL_LOW, fixed & ((1 << _RECIPROCAL_LOW) - 1)
     r = RECIPROCAL_VALUE[high] - ((RECIPROCAL_SLOPE[high] * low) >> _RECIPROCAL_LOW)
-    return np.where(
-        x < 0, scale2(from_int(e * r), whole - 47), scale2(from_int(r), -24)
-    )
+    return np.where(x < 0, scale2(from_int(e * r), whole - 47), scale2(from_int(r), -24))
 
 
-def silu(x: object) -> F32:
+def silu(x: ArrayLike) -> F32:
     """fl(x * sigmoid(x))."""
     return mul(x, sigmoid(x))
 
@@ -249,7 +249,7 @@ W_SHIFT = 26
 """exp2 (24 bits) times V's significand (24 bits) is rounded to 22 bits for the numerator."""
 
 
-def score(dot: object, q_scale: object, k_scale: object) -> I64:
+def score(dot: ArrayLike, q_scale: ArrayLike, k_scale: ArrayLike) -> I64:
     """Score in the base-2 logarithm domain, 32 bits with 22 fraction bits.
 
     `q_scale` holds log2(e) / sqrt(head_dim) already.
@@ -258,7 +258,7 @@ def score(dot: object, q_scale: object, k_scale: object) -> I64:
     return to_int(s, SCORE_FRACTION, -(2**31) + 1, 2**31 - 1)
 
 
-def shift_round(value: object, shift: object) -> I64:
+def shift_round(value: ArrayLike, shift: ArrayLike) -> I64:
     """value >> shift rounded half up, value >= 0; 0 for shifts of 63 and above."""
     value, shift = np.asarray(value, np.int64), np.asarray(shift, np.int64)
     s = np.clip(shift, 0, 62)
@@ -267,7 +267,7 @@ def shift_round(value: object, shift: object) -> I64:
 
 
 def attention_weights(
-    scores: I64, v_scale: F32, max_p: object, max_w: object
+    scores: I64, v_scale: F32, max_p: I64 | int, max_w: I64 | int
 ) -> tuple[I64, I64]:
     """Weights of a block for the denominator (p) and the numerator (w, V's scale folded in).
 
@@ -277,13 +277,11 @@ def attention_weights(
     whole = scores >> SCORE_FRACTION
     e = exp2_fraction(scores & ((1 << SCORE_FRACTION) - 1))
     p = shift_round(e, max_p - whole)
-    w = shift_round(
-        e * mantissa(v_scale), W_SHIFT + (max_w - (whole + exponent(v_scale)))
-    )
+    w = shift_round(e * mantissa(v_scale), W_SHIFT + (max_w - (whole + exponent(v_scale))))
     return p, w
 
 
-def attention_output(o: object, l: object, max_p: object, max_w: object) -> F32:
+def attention_output(o: ArrayLike, l: ArrayLike, max_p: I64 | int, max_w: I64 | int) -> F32:
     """sum(w v) / sum(p): fl(fl(o) * fl(1 / fl(l))) * 2**(max_w - 127 - max_p + 3)."""
     quotient = mul(from_int(o), div(np.float32(1), from_int(l)))
     return scale2(quotient, np.asarray(max_w, np.int64) - 127 - np.asarray(max_p, np.int64) + 3)

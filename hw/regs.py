@@ -55,8 +55,11 @@ _TABLE: list[tuple[str, Access, str]] = [
     ("CONTROL", Access.WO, "bit 0 start, bit 1 clear done and error, bit 2 soft reset"),
     ("IRQ_ENABLE", Access.RW, "bit 0: raise the interrupt when a call ends"),
     ("ERROR_CODE", Access.RO, "what went wrong: see Error"),
-    ("ERROR_UNIT", Access.RO, "requester: 0 weights, 1 KV, 2 load, 3 program, 4 KV write,"
-     " 5 logits write, 15 sequencer"),
+    (
+        "ERROR_UNIT",
+        Access.RO,
+        "requester: 0 weights, 1 KV, 2 load, 3 program, 4 KV write, 5 logits write, 15 sequencer",
+    ),
     ("ERROR_ADDRESS", Access.RO, "offset of the failed access or of the bad command"),
     ("ERROR_COMMAND", Access.RO, "index of the command that was handed out last"),
     ("BASE_LO", Access.RW, "bus address of the image, bits 31:0"),

@@ -48,7 +48,7 @@ class Terntable(Component):
         m.submodules.control = control = ControlPort(c)
         m.submodules.status = status = CallStatus()
         m.submodules.dma = dma = Dma(c)
-        units = {
+        units: dict[str, Component] = {
             "sequencer": Sequencer(c),
             "fetch": FetchUnit(c),
             "load": LoadUnit(c),
@@ -63,8 +63,9 @@ class Terntable(Component):
         # Row memories: residual, other rows, attention output, int8 codes, gains, RoPE.
         hidden, row = row_words(c, c.max_hidden), row_words(c, max(c.max_row, c.max_hidden))
         tiles = c.k_tiles(max(c.max_row, c.max_hidden))
-        m.submodules.x = x = RowMemory(c.chunk, hidden, c.lanes, 32, readers=2, writers=2,
-                                       stats=True)
+        m.submodules.x = x = RowMemory(
+            c.chunk, hidden, c.lanes, 32, readers=2, writers=2, stats=True
+        )
         m.submodules.f = f = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
         m.submodules.o = o = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
         m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs)
@@ -100,8 +101,15 @@ class Terntable(Component):
             control.read_beats.eq(status.read_beat_count),
             control.write_beats.eq(status.write_beat_count),
         ]
-        for name in ("status", "error_code", "error_unit", "error_address", "cycles",
-                     "unit_state", *(f"cycles_{n}" for n in COUNTED)):
+        for name in (
+            "status",
+            "error_code",
+            "error_unit",
+            "error_address",
+            "cycles",
+            "unit_state",
+            *(f"cycles_{n}" for n in COUNTED),
+        ):
             m.d.comb += getattr(control, name).eq(getattr(status, name))
 
         # Commands.

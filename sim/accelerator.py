@@ -54,9 +54,9 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
     generated = importlib.import_module("terntable.hw.generate").generate(config)
     design = Design(generated.verilog, generated.vlt)
     cached.parent.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=cached.parent, delete=False) as file:
-        json.dump(design.__dict__, file)
-    Path(file.name).rename(cached)
+    with tempfile.NamedTemporaryFile("w", dir=cached.parent, delete=False) as out:
+        json.dump(design.__dict__, out)
+    Path(out.name).rename(cached)
     return design
 
 

@@ -30,7 +30,7 @@ SPECS = {
         context=96, rope_theta=5e5, eps=1e-6, activation="silu", tied=False,
     ),
     "wide": ModelSpec(
-        name="wide", layers=1, hidden=64, ffn=128, heads=2, kv_heads=2, head_dim=32, vocab=301,
+        name="wide", layers=1, hidden=64, ffn=128, heads=1, kv_heads=1, head_dim=32, vocab=301,
         context=128, rope_theta=1e4, eps=1e-5, activation="relu2", ffn_sub_norm=True, tied=True,
     ),
 }  # fmt: skip

@@ -153,9 +153,7 @@ def show(setup: Setup, result: Comparison) -> None:
         for name, value in unit_means(rtl).items():
             unit = "" if name.endswith("beats") else " cycles"
             table.add_row(f"  {name.replace('_', ' ')}", f"{value:,.0f}{unit}")
-        table.add_row(
-            f"decode rate at {hz / 1e6:g} MHz, simulated", f"{hz / mean:,.0f} tok/s"
-        )
+        table.add_row(f"decode rate at {hz / 1e6:g} MHz, simulated", f"{hz / mean:,.0f} tok/s")
     table.add_section()
     table.add_row("simulation speed, measured", f"{simulation_rate(rtl):,.0f} cycles/s")
     Console(file=sys.stdout).print(table)

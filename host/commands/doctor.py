@@ -43,8 +43,11 @@ def findings() -> list[Finding]:
     version = platform.python_version()
     return [
         Finding(
-            "Python", version if sys.version_info >= (3, 10) else None, "everything",
-            "install Python 3.11 or later", True,
+            "Python",
+            version if sys.version_info >= (3, 10) else None,
+            "everything",
+            "install Python 3.11 or later",
+            True,
         ),
         _package("numpy", "everything", "", True),
         _package("pydantic", "everything", "", True),

@@ -49,9 +49,10 @@ def evaluate_command(
 
     bits = 0.0
     characters = counted = 0
-    with start_device(device_name, setup, note=say) as device, progress(
-        f"eval on {device_name}", len(ids)
-    ) as bar:
+    with (
+        start_device(device_name, setup, note=say) as device,
+        progress(f"eval on {device_name}", len(ids)) as bar,
+    ):
         session = Session(device, setup.image)
         for at in range(0, len(ids), length):
             part = ids[at : at + length]

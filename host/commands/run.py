@@ -114,8 +114,9 @@ def check_run(setup: Setup, prompt: list[int], max_tokens: int, chunk: int | Non
     """Refuse a request that can't run, without a device. Raises UserError."""
     check_request(setup.image, 0, prompt, max_tokens)
     if chunk is not None and not 1 <= chunk <= setup.config.chunk:
-        raise UserError(f"chunk is {chunk}: configuration {setup.config.name!r} takes 1 to"
-                        f" {setup.config.chunk}")
+        raise UserError(
+            f"chunk is {chunk}: configuration {setup.config.name!r} takes 1 to {setup.config.chunk}"
+        )
 
 
 def say(line: str) -> None:

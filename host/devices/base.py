@@ -118,9 +118,7 @@ def check_image(config: AcceleratorConfig, image: Image) -> None:
         )
 
 
-def check_call(
-    image: Image, tokens: int, position: int, chunk: int | None
-) -> tuple[int, int, int]:
+def check_call(image: Image, tokens: int, position: int, chunk: int | None) -> tuple[int, int, int]:
     """Tokens, position and chunk of a call, the chunk filled in.
 
     Raises DeviceError for a call that the accelerator refuses or that the image has no room for.

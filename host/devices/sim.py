@@ -19,6 +19,7 @@ from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 
 if TYPE_CHECKING:
+    from terntable.sim import accelerator
     from terntable.sim.dram import DramModel
 
 REQUESTERS = {
@@ -181,7 +182,7 @@ class SimDevice(Device):
         return self._running.cycle
 
     @property
-    def _running(self):
+    def _running(self) -> accelerator.Simulation:
         if self._simulation is None:
             raise DeviceError("no image is loaded")
         return self._simulation

@@ -70,8 +70,11 @@ class Machine:
         self._program: Program | None = None
         self._weight_scales: dict[int, F32] = {}
         self._execute = {
-            Op.LOAD: self._load, Op.NORM_QUANT: self._norm_quant, Op.KV_QUANT: self._kv_quant,
-            Op.LINEAR: self._linear, Op.ATTENTION: self._attention,
+            Op.LOAD: self._load,
+            Op.NORM_QUANT: self._norm_quant,
+            Op.KV_QUANT: self._kv_quant,
+            Op.LINEAR: self._linear,
+            Op.ATTENTION: self._attention,
         }
 
     def attach(self, data: NDArray[np.uint8], write_base: int, program: int) -> None:
@@ -176,8 +179,12 @@ class Machine:
         ).T
         k, v = slice(heads, heads + kv_heads), slice(heads + kv_heads, total)
         records = np.zeros((tokens, kv_heads, command["record_bytes"]), np.uint8)
-        parts = (codes[:, k].astype("<i2"), codes[:, v].astype("<i2"),
-                 scales[:, k, None].astype("<f4"), scales[:, v, None].astype("<f4"))
+        parts = (
+            codes[:, k].astype("<i2"),
+            codes[:, v].astype("<i2"),
+            scales[:, k, None].astype("<f4"),
+            scales[:, v, None].astype("<f4"),
+        )
         at = 0
         for part in parts:
             data = np.ascontiguousarray(part).view(np.uint8)
@@ -188,9 +195,7 @@ class Machine:
         cache = self._cache(command, now, kv_heads, write=True)
         cache[:, slots, ports] = records.transpose(1, 0, 2)
 
-    def _cache(
-        self, command: Command, now: Chunk, kv_heads: int, write: bool
-    ) -> NDArray[np.uint8]:
+    def _cache(self, command: Command, now: Chunk, kv_heads: int, write: bool) -> NDArray[np.uint8]:
         """A layer's records [kv_heads, slots, ports, record_bytes], a view of the memory."""
         ports, record = self.config.ports, command["record_bytes"]
         first, end = command["address"], now.position + now.tokens
@@ -200,7 +205,9 @@ class Machine:
         unit = "kv write" if write else "kv"
         self.memory.fence(unit, first, first + reach + record, write)
         return as_strided(
-            self.memory.data[first:], (kv_heads, slots, ports, record), (*strides, 1),
+            self.memory.data[first:],
+            (kv_heads, slots, ports, record),
+            (*strides, 1),
             writeable=write,
         )
 
@@ -218,8 +225,10 @@ class Machine:
         codes = records[:, :, : 4 * dims].view("<i2")
         scales = records[:, :, 4 * dims : 4 * dims + 8].copy().view("<f4")
         kv = KvCodes(
-            codes[:, :, :dims].astype(np.float64), codes[:, :, dims:].astype(np.float64),
-            scales[:, :, 0], scales[:, :, 1],
+            codes[:, :, :dims].astype(np.float64),
+            codes[:, :, dims:].astype(np.float64),
+            scales[:, :, 0],
+            scales[:, :, 1],
         )
         shape = (kv_heads, heads // kv_heads * tokens)
         out = attend(

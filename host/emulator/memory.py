@@ -26,12 +26,16 @@ class Memory:
         if end > self.data.size:
             raise DeviceError(
                 f"{'write' if write else 'read'} beyond the image's {self.data.size} bytes",
-                unit=unit, address=max(start, self.data.size), command=self.command,
+                unit=unit,
+                address=max(start, self.data.size),
+                command=self.command,
             )
         if write and start < self.write_base:
             raise DeviceError(
                 f"write below the run-time regions ({self.write_base:#x})",
-                unit=unit, address=start, command=self.command,
+                unit=unit,
+                address=start,
+                command=self.command,
             )
 
     def bad(self, what: str) -> DeviceError:

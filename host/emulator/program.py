@@ -31,7 +31,8 @@ class Program:
 
 def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Program:
     """Decode the program at `address`. Raises DeviceError for commands that can't be executed."""
-    commands, at = [], address
+    commands: list[Command] = []
+    at = address
     while not commands or commands[-1].op is not Op.END:
         memory.command = len(commands)
         memory.fence("program", at, at + isa.COMMAND_BYTES)

@@ -32,8 +32,15 @@ class Accumulator(Component):
         """Cycles between two `add`: no word is read before it was written back."""
         super().__init__(
             {
-                "add": In(Signature({"en": Out(1), "tag": Out(self.tag_layout(shape)),
-                                     "sums": Out(self._sums_layout(shape))})),
+                "add": In(
+                    Signature(
+                        {
+                            "en": Out(1),
+                            "tag": Out(self.tag_layout(shape)),
+                            "sums": Out(self._sums_layout(shape)),
+                        }
+                    )
+                ),
                 "read": In(
                     Signature(
                         {
@@ -74,9 +81,7 @@ class Accumulator(Component):
             with m.If(row == ar - 1):
                 m.d.sync += serving.eq(0)
         with m.If(self.add.en):
-            m.d.sync += [
-                serving.eq(1), row.eq(0), held.eq(self.add.tag), sums.eq(self.add.sums)
-            ]
+            m.d.sync += [serving.eq(1), row.eq(0), held.eq(self.add.tag), sums.eq(self.add.sums)]
 
         m.submodules.outputs = outputs = memory.Memory(
             shape=s.dims * s.o_bits, depth=s.max_rows * s.beats, init=[]

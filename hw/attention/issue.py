@@ -115,7 +115,10 @@ class Issuer(Component):
                     m.next = "PASS"
             with m.State("PASS"):
                 m.d.sync += [
-                    block.eq(current.newest[5:]), group.eq(0), first_row.eq(0), opens.eq(1)
+                    block.eq(current.newest[5:]),
+                    group.eq(0),
+                    first_row.eq(0),
+                    opens.eq(1),
                 ]
                 with m.If(self.queries_valid.bit_select(queries, 1)):
                     m.next = "INFO"
@@ -191,7 +194,8 @@ class Issuer(Component):
                     with m.If(last_beat):
                         m.d.sync += beat.eq(0)
                         m.d.comb += [
-                            self.free_block.eq(v_item.frees), self.closed.eq(v_item.closes)
+                            self.free_block.eq(v_item.frees),
+                            self.closed.eq(v_item.closes),
                         ]
                         m.next = "NEXT"
                         with m.If(ending):
@@ -203,7 +207,10 @@ class Issuer(Component):
                 m.next = "INFO"
                 with m.If(last_group):
                     m.d.sync += [
-                        group.eq(0), first_row.eq(0), slot.eq(slot + 1), block.eq(block - 1)
+                        group.eq(0),
+                        first_row.eq(0),
+                        slot.eq(slot + 1),
+                        block.eq(block - 1),
                     ]
                     with m.If(block == 0):
                         m.d.sync += queries.eq(~queries)

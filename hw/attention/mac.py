@@ -58,9 +58,7 @@ class MacRow(Component):
         level = [product[:32].as_signed() for product in products]
         depth = 0
         while len(level) > 1:
-            level = [
-                register(m, a + b) for a, b in zip(level[::2], level[1::2], strict=True)
-            ]
+            level = [register(m, a + b) for a, b in zip(level[::2], level[1::2], strict=True)]
             depth += 1
         dot_en = delay(m, self.en & ~self.v, 3 + depth)
         dot_first = delay(m, self.first, 3 + depth)

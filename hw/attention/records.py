@@ -67,8 +67,8 @@ class RecordUnpacker(Component):
         cuts, joins = max(1, bus // word), max(1, word // bus)
 
         position = Signal.like(self.count)
-        cut = Signal(range(cuts))  # part of the bus word
-        join = Signal(range(joins))  # part of the code word
+        cut = Signal(range(max(cuts, 2)))  # part of the bus word
+        join = Signal(range(max(joins, 2)))  # part of the code word
         bus_beat = Signal(16)
         beat = Signal(max(len(self.head_beats), 2))
         section = Signal(2)  # 0 K, 1 V, 2 scales and padding

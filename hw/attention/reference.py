@@ -63,4 +63,5 @@ def _row(
         p, w = numeric.attention_weights(scores, v_scale[here], max_p, max_w)
         l = (l >> min(rise_p, 63)) + p.sum()
         o = (o >> min(rise_w, 63)) + w @ v[here]
+    assert max_p is not None and max_w is not None  # block 0 is always there
     return numeric.attention_output(o, l, max_p, max_w)

@@ -118,9 +118,7 @@ class ScorePass(Component):
         m = Module()
         ar = self._shape.rows
 
-        m.submodules.dots = dots = memory.Memory(
-            shape=ar * DOT_BITS, depth=2 * KV_BLOCK, init=[]
-        )
+        m.submodules.dots = dots = memory.Memory(shape=ar * DOT_BITS, depth=2 * KV_BLOCK, init=[])
         write, read = dots.write_port(), dots.read_port()
         m.d.comb += [
             write.addr.eq(Cat(self.dot.j, self.dot.half)),

@@ -174,9 +174,7 @@ class AttentionUnit(Component):
         with m.If(left != 0):
             m.d.sync += left.eq(left - 1)
         with m.If(issuer.closed):
-            m.d.sync += [
-                left.eq(settle), query_pass.eq(queries.query_pass[issuer.closed_half])
-            ]
+            m.d.sync += [left.eq(settle), query_pass.eq(queries.query_pass[issuer.closed_half])]
         return m
 
     def _command(

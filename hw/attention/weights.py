@@ -125,9 +125,7 @@ class WeightPass(Component):
             m.d.sync += self.ready.bit_select(self.begin_half, 1).eq(0)
 
         # Row states.
-        m.submodules.states = states = memory.Memory(
-            shape=s.state(), depth=s.max_rows, init=[]
-        )
+        m.submodules.states = states = memory.Memory(shape=s.state(), depth=s.max_rows, init=[])
         state_write, state_read = states.write_port(), states.read_port()
         m.d.comb += [
             state_read.en.eq(1),
@@ -169,11 +167,7 @@ class WeightPass(Component):
             self.entry.row.eq(row),
             self.entry.j.eq(j),
         ]
-        tag = Signal(
-            data.StructLayout(
-                {"en": 1, "row": row.shape(), "j": j.shape(), "last": 1}
-            )
-        )
+        tag = Signal(data.StructLayout({"en": 1, "row": row.shape(), "j": j.shape(), "last": 1}))
         m.d.comb += [
             tag.en.eq(weighing),
             tag.row.eq(row),

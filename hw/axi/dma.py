@@ -122,7 +122,7 @@ class Dma(Component):
             connect(m, channel.word, getattr(write, f"word{n}"))
             m.d.comb += channel.answered.eq(getattr(write, f"answered{n}"))
 
-        ports = [write, *reads]
+        ports: list[Component] = [write, *reads]
         for n, port in enumerate(ports):
             m.d.comb += [
                 port.base.eq(self.base),

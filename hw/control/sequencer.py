@@ -70,7 +70,7 @@ class Sequencer(Component):
         shift = exact_log2(isa.COMMAND_BYTES)
 
         m.submodules.gather = gather = WidthConverter(c.bus_bits, 8 * isa.COMMAND_BYTES)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * isa.COMMAND_BYTES, depth=2)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * isa.COMMAND_BYTES, depth=3)
         m.d.comb += [
             gather.i.payload.eq(self.read.data.payload),
             gather.i.valid.eq(self.read.data.valid),
@@ -177,9 +177,7 @@ class Sequencer(Component):
                         pc.eq(0),
                         done_tokens.eq(0),
                         position.eq(self.position),
-                        chunk_tokens.eq(
-                            Mux(self.tokens < self.chunk, self.tokens, self.chunk)
-                        ),
+                        chunk_tokens.eq(Mux(self.tokens < self.chunk, self.tokens, self.chunk)),
                     ]
                     m.next = "RUN"
             with m.State("RUN"):
@@ -223,4 +221,3 @@ class Sequencer(Component):
                 # Only a reset leads out of an error.
                 m.d.sync += fetching.eq(0)
         return m
-

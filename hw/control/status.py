@@ -24,7 +24,8 @@ class CallStatus(Component):
     soft reset lasts until the DMA has nothing outstanding, so that no answer of the bus meets a
     unit that never asked.
 
-    Latency: one cycle from a CONTROL write to `start`. Counters wrap at 2**32 and clear at start.
+    Latency: two cycles from a CONTROL write to `start`; a start during a soft reset waits for its
+    end. Counters wrap at 2**32 and clear at start.
     """
 
     def __init__(self) -> None:
@@ -72,13 +73,17 @@ class CallStatus(Component):
         with m.If((resetting > 1) | ((resetting == 1) & self.dma_idle)):
             m.d.sync += resetting.eq(resetting - 1)
 
-        m.d.sync += self.start.eq(0)
+        # A start that comes during a soft reset waits for its end.
+        wanted = Signal()
+        m.d.sync += self.start.eq(wanted & ~self.reset_units)
+        with m.If(~self.reset_units):
+            m.d.sync += wanted.eq(0)
         with m.If(start):
-            with m.If(busy | failed | self.reset_units):
+            with m.If(busy | failed):
                 with m.If(~failed):
                     m.d.sync += [self.error_code.eq(Error.START_WHILE_BUSY), self.error_unit.eq(15)]
             with m.Else():
-                m.d.sync += [self.start.eq(1), busy.eq(1), done.eq(0), self.error_code.eq(0)]
+                m.d.sync += [wanted.eq(1), busy.eq(1), done.eq(0), self.error_code.eq(0)]
         with m.If(clear & ~failed):
             m.d.sync += [done.eq(0), self.error_code.eq(0)]
         with m.If(self.sequencer_done):
@@ -97,6 +102,7 @@ class CallStatus(Component):
         with m.If(reset):
             m.d.sync += [
                 resetting.eq(RESET_CYCLES),
+                wanted.eq(0),
                 busy.eq(0),
                 done.eq(0),
                 failed.eq(0),

@@ -75,6 +75,7 @@ def reference(
         segment = (row >= segments[0]).astype(int) + (row >= segments[1])
     y = pair.dequantise(acc, factor[:, None], scales[segment, row % 2])
     if mode is Mode.RESIDUAL:
+        assert residual is not None
         return numeric.add(residual, y)
     if mode in (Mode.GLU_RELU2, Mode.GLU_SILU):
         return pair.gated(y[:, 0::2], y[:, 1::2], silu=mode is Mode.GLU_SILU)

@@ -71,9 +71,7 @@ class HeadScales(Component):
             inverse.a.eq(largest),
             inverse.b.eq(bits(numeric.INV_32767)),
             post.a.eq(inverse.o),
-            post.b.eq(
-                Mux(delay(m, query, Mul.LATENCY, reset_less=True), self.score_scale, ONE)
-            ),
+            post.b.eq(Mux(delay(m, query, Mul.LATENCY, reset_less=True), self.score_scale, ONE)),
         ]
         m.d.sync += [
             start.eq(taken),

@@ -132,7 +132,9 @@ class KvQuant(Component):
             with m.State("IDLE"):
                 m.d.sync += [
                     to_send.eq(self.command.tokens),
-                    row.eq(0), head.eq(0), base.eq(0),
+                    row.eq(0),
+                    head.eq(0),
+                    base.eq(0),
                     kind.eq(Kind.QUERY),
                     span.eq(fields["kv_heads"] * fields["head_ew"]),
                 ]
@@ -151,7 +153,9 @@ class KvQuant(Component):
                         m.d.sync += kind.eq(Kind.KEY)
                         with m.If(head + 1 == fields["kv_heads"]):
                             m.d.sync += [
-                                kind.eq(Kind.QUERY), head.eq(0), base.eq(0),
+                                kind.eq(Kind.QUERY),
+                                head.eq(0),
+                                base.eq(0),
                                 row.eq(row + 1),
                                 to_send.eq(to_send - 1),
                             ]

@@ -33,9 +33,7 @@ def reference(
     return records
 
 
-def record_address(
-    config: AcceleratorConfig, values: dict, kv_head: int, position: int
-) -> int:
+def record_address(config: AcceleratorConfig, values: dict, kv_head: int, position: int) -> int:
     """Byte offset of a record; `values` are the fields of KV_QUANT (or ATTENTION)."""
     return (
         values["address"]
@@ -62,9 +60,9 @@ class RecordWriter(Component):
     that `record_address` gives.
 
     Latency: a record is sent from the cycle after its last code on. Throughput: the smaller of a
-    bus word and a word of codes a cycle, five cycles more a record. Back-pressure: with all `SLOTS` buffers taken `hold` keeps the
-    next K head from beginning. `busy` until every record is written and acknowledged. Reset drops
-    everything.
+    bus word and a word of codes a cycle, five cycles more a record. Back-pressure: with all `SLOTS`
+    buffers taken `hold` keeps the next K head from beginning. `busy` until every record is written
+    and acknowledged. Reset drops everything.
 
     Ports
     -----
@@ -128,7 +126,7 @@ class RecordWriter(Component):
         with m.If(record_done):
             m.d.sync += fill.eq(~fill)
         m.d.sync += filled.eq(filled + record_done - drained)
-        m.submodules.records = records = Memory(
+        m.submodules.memory = records = Memory(
             shape=unsigned(word_bits), depth=2 * SLOTS << index_bits, init=[]
         )
         write = records.write_port()
@@ -244,7 +242,9 @@ class RecordWriter(Component):
                 m.d.sync += offsets.eq(port_offset + fields["port_stride"])
                 with m.If(port == c.ports - 1):
                     m.d.sync += [
-                        port.eq(0), port_offset.eq(0), offsets.eq(0),
+                        port.eq(0),
+                        port_offset.eq(0),
+                        offsets.eq(0),
                         place.eq(place + fields["record_bytes"]),
                     ]
                 m.next = "WAIT"

@@ -107,7 +107,10 @@ class RowMemory(Component):
             port = getattr(self, f"write{i}")
             with m.If(port.en):
                 m.d.comb += [
-                    enable.eq(1), row.eq(port.row), word.eq(port.word), mask.eq(port.mask),
+                    enable.eq(1),
+                    row.eq(port.row),
+                    word.eq(port.word),
+                    mask.eq(port.mask),
                     write.data.eq(port.data),
                 ]
         if self._stats:
@@ -156,7 +159,9 @@ class RowMemory(Component):
         clear, store, at = control[-1][0], control[-1][1], control[-1][2:]
 
         m.submodules.maxima = maxima = Memory(
-            shape=unsigned(31), depth=max(self._rows, 2), init=[],
+            shape=unsigned(31),
+            depth=max(self._rows, 2),
+            init=[],
             attrs={"ram_style": "distributed"},
         )
         modify = maxima.write_port()
@@ -169,9 +174,7 @@ class RowMemory(Component):
             known.eq(valid.bit_select(at, 1) & ~clear),
             modify.addr.eq(at),
             modify.en.eq(store),
-            modify.data.eq(
-                Mux(known & (before.data > magnitudes[0]), before.data, magnitudes[0])
-            ),
+            modify.data.eq(Mux(known & (before.data > magnitudes[0]), before.data, magnitudes[0])),
             outside.addr.eq(self.max_row),
             self.max.eq(Mux(valid.bit_select(self.max_row, 1), outside.data, 0)),
         ]

@@ -129,7 +129,7 @@ class Scalar(Component):
 
         left = Signal(range(16))
 
-        def pipeline(unit: type, output: Value, to: Signal, then: str) -> None:
+        def pipeline(unit: type[Component], output: Value, to: Signal, then: str) -> None:
             """The rest of a state that holds a pipeline's operands until its result is there."""
             m.d.sync += left.eq(left + 1)
             with m.If(left == unit.LATENCY):

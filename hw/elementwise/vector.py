@@ -181,9 +181,7 @@ class VectorUnit(Component):
         ]
 
         # Lanes, and what makes scales of what they measure.
-        m.submodules.measured = measured = SyncFIFO(
-            width=measured_layout().size, depth=SEGMENTS
-        )
+        m.submodules.measured = measured = SyncFIFO(width=measured_layout().size, depth=SEGMENTS)
         m.d.comb += [
             lanes.measure.eq(passes.measure),
             lanes.quantise.eq(passes.quantise),

@@ -38,7 +38,7 @@ class FromInt(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        negative = self.i < 0
+        negative = self.i[-1] if self.i.shape().signed else C(0)
         # At least 26 bits, so that fraction, guard and sticky exist; the value at their top.
         pad = max(0, 26 - self.width)
         magnitude = Signal(self.width, reset_less=True)

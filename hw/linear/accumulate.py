@@ -64,7 +64,9 @@ class Accumulator(Component):
         bits = word_address_bits(c)
         m = Module()
         m.submodules.memory = memory = Memory(
-            shape=unsigned(c.tokens * c.rows * c.acc_bits), depth=2 << bits, init=[],
+            shape=unsigned(c.tokens * c.rows * c.acc_bits),
+            depth=2 << bits,
+            init=[],
             attrs={"ram_style": "block"},
         )
         read, write = memory.read_port(), memory.write_port()
@@ -113,10 +115,14 @@ class Accumulator(Component):
             m.d.sync += [drain_word.eq(drain_word + 1), drain_left.eq(drain_left - 1)]
         with m.If(self.drain):
             m.d.sync += [
-                drain_half.eq(self.drain_half), drain_word.eq(0), drain_left.eq(self.drain_words)
+                drain_half.eq(self.drain_half),
+                drain_word.eq(0),
+                drain_left.eq(self.drain_words),
             ]
         m.submodules.fifo = fifo = Memory(
-            shape=unsigned(c.tokens * c.rows * c.acc_bits), depth=FIFO_DEPTH, init=[],
+            shape=unsigned(c.tokens * c.rows * c.acc_bits),
+            depth=FIFO_DEPTH,
+            init=[],
             attrs={"ram_style": "distributed"},
         )
         push, head = fifo.write_port(), fifo.read_port(domain="comb")

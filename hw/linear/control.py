@@ -133,14 +133,21 @@ class LinearControl(Component):
             with m.Case(State.IDLE):
                 with m.If(self.cmd.valid):
                     m.d.sync += [
-                        self.command.eq(self.cmd.payload), self.start.eq(1), state.eq(State.WAIT)
+                        self.command.eq(self.cmd.payload),
+                        self.start.eq(1),
+                        state.eq(State.WAIT),
                     ]
             with m.Case(State.WAIT):
                 with m.If(self.start):
                     m.d.comb += load_request.eq(1)
                     m.d.sync += [
-                        over.eq(0), k.eq(0), token.eq(0), word.eq(0), row.eq(0),
-                        tiles_left.eq(args["tiles"]), rows_left.eq(args["out_rows"]),
+                        over.eq(0),
+                        k.eq(0),
+                        token.eq(0),
+                        word.eq(0),
+                        row.eq(0),
+                        tiles_left.eq(args["tiles"]),
+                        rows_left.eq(args["out_rows"]),
                     ]
                 with m.Elif(over):
                     with m.If(used == 0):
@@ -185,9 +192,7 @@ class LinearControl(Component):
         with m.If(self.address == 3**self._config.group - 1):
             m.d.sync += self.address.eq(0)
 
-    def _preload(
-        self, m: Module, tokens: Signal, last_k: Signal
-    ) -> tuple[Signal, Signal, Signal]:
+    def _preload(self, m: Module, tokens: Signal, last_k: Signal) -> tuple[Signal, Signal, Signal]:
         """Reads the activations of the K tiles one after the other, in the order of the loops.
 
         Returns (loaded, request, ends): all lanes hold the next K tile's; read the next K tile's;

@@ -49,9 +49,7 @@ class Drain(Component):
             {
                 "job": In(stream.Signature(job_layout(c))),
                 "done": Out(1),
-                "i": In(
-                    stream.Signature(data.ArrayLayout(signed(c.acc_bits), c.tokens * c.rows))
-                ),
+                "i": In(stream.Signature(data.ArrayLayout(signed(c.acc_bits), c.tokens * c.rows))),
                 "o": Out(stream.Signature(beat_layout(c))),
             }
         )
@@ -89,8 +87,7 @@ class Drain(Component):
                 for q in range(c.rows):
                     with m.Case(q):
                         m.d.comb += [
-                            beat[d].eq(self.i.payload[d * c.rows + q])
-                            for d in range(c.head_digits)
+                            beat[d].eq(self.i.payload[d * c.rows + q]) for d in range(c.head_digits)
                         ]
         with m.Else():
             for p in range(c.tokens):

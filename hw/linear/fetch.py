@@ -58,7 +58,9 @@ class FetchUnit(Component):
         m.d.comb += self.cmd.ready.eq(~self.busy)
         with m.If(self.cmd.valid & self.cmd.ready):
             m.d.sync += [
-                self.busy.eq(1), beats_left.eq(args["beats"]), words_left.eq(args["words"])
+                self.busy.eq(1),
+                beats_left.eq(args["beats"]),
+                words_left.eq(args["words"]),
             ]
 
         # Descriptors: every port works its region off on its own.
@@ -83,7 +85,9 @@ class FetchUnit(Component):
                 ]
             with m.If(self.cmd.valid & self.cmd.ready):
                 m.d.sync += [
-                    address.eq(args["address"]), stride.eq(args["port_stride"]), steps.eq(p),
+                    address.eq(args["address"]),
+                    stride.eq(args["port_stride"]),
+                    steps.eq(p),
                     left.eq(args["beats"]),
                 ]
 

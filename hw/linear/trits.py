@@ -45,9 +45,9 @@ def encode_bytes(digits: NDArray[np.integer]) -> NDArray[np.uint8]:
     pad = -d.size % TRITS_PER_BYTE
     if pad:
         d = np.concatenate([d, np.full(pad, UNUSED_DIGIT, np.uint8)])
-    d = d.reshape(-1, TRITS_PER_BYTE)
-    idx3 = d[:, 0] + 3 * d[:, 1] + 9 * d[:, 2]
-    idx2 = d[:, 3] + 3 * d[:, 4]
+    five = d.reshape(-1, TRITS_PER_BYTE)
+    idx3 = five[:, 0] + 3 * five[:, 1] + 9 * five[:, 2]
+    idx2 = five[:, 3] + 3 * five[:, 4]
     return np.where(idx2 < 8, idx3 | idx2 << 5, (27 + (idx3 >> 3)) | (idx3 & 7) << 5).astype(
         np.uint8
     )

@@ -24,9 +24,7 @@ def reference(stream_bytes: NDArray[np.uint8], words: int, config: AcceleratorCo
     c = config
     digits = decode_bytes(stream_bytes)[: words * c.word_trits].astype(np.int64)
     index = digits.reshape(words, c.rows * c.tables, c.group) @ 3 ** np.arange(c.group)
-    return [
-        sum(int(v) << (i * c.index_bits) for i, v in enumerate(word)) for word in index
-    ]
+    return [sum(int(v) << (i * c.index_bits) for i, v in enumerate(word)) for word in index]
 
 
 class Unpack(Component):
@@ -118,9 +116,7 @@ def _constants(values: list[int], bits: int, index: Value) -> Value:
 
 def _trits(values: range, count: int) -> list[int]:
     """Digits of numbers in base 3, two bits each, least significant first."""
-    return [
-        sum((v // 3**j % 3) << (_TRIT_BITS * j) for j in range(count)) for v in values
-    ]
+    return [sum((v // 3**j % 3) << (_TRIT_BITS * j) for j in range(count)) for v in values]
 
 
 def _decode(byte: Value) -> Value:

@@ -13,9 +13,21 @@ from terntable.host.image import Image
 from terntable.host.model import ModelSpec
 
 SMALL = {
-    "name": "small", "layers": 2, "hidden": 24, "ffn": 36, "heads": 4, "kv_heads": 2,
-    "head_dim": 6, "vocab": 50, "context": 96, "rope_theta": 10000.0, "eps": 1e-5,
-    "activation": "relu2", "attn_sub_norm": True, "ffn_sub_norm": True, "tied": True,
+    "name": "small",
+    "layers": 2,
+    "hidden": 24,
+    "ffn": 36,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 6,
+    "vocab": 50,
+    "context": 96,
+    "rope_theta": 10000.0,
+    "eps": 1e-5,
+    "activation": "relu2",
+    "attn_sub_norm": True,
+    "ffn_sub_norm": True,
+    "tied": True,
 }
 
 

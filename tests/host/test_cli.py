@@ -72,8 +72,22 @@ def test_zero_tokens_prefills_only(cli, tmp_path: Path) -> None:
 
 def test_sampling_repeats_with_its_seed(cli) -> None:
     def tokens(seed: str) -> list[int]:
-        got = cli(*RUN, "--prompt-ids", "7,14", "--max-tokens", "12", "--json",
-                  "--temperature", "1.0", "--top-k", "50", "--top-p", "0.95", "--seed", seed)
+        got = cli(
+            *RUN,
+            "--prompt-ids",
+            "7,14",
+            "--max-tokens",
+            "12",
+            "--json",
+            "--temperature",
+            "1.0",
+            "--top-k",
+            "50",
+            "--top-p",
+            "0.95",
+            "--seed",
+            seed,
+        )
         return json.loads(got.out)["tokens"]
 
     assert tokens("1") == tokens("1")
@@ -85,8 +99,18 @@ def test_chunk_does_not_change_the_logits(cli, tmp_path: Path) -> None:
     files = []
     for chunk in ("1", "5", "16"):
         file = tmp_path / f"{chunk}.npy"
-        cli(*RUN, "--prompt-ids", ids, "--max-tokens", "2", "--chunk", chunk,
-            "--logits", str(file), "--json")
+        cli(
+            *RUN,
+            "--prompt-ids",
+            ids,
+            "--max-tokens",
+            "2",
+            "--chunk",
+            chunk,
+            "--logits",
+            str(file),
+            "--json",
+        )
         files.append(file.read_bytes())
     assert len(set(files)) == 1
 

@@ -24,8 +24,17 @@ TEST = load_config("test")
 ONE_LANE = AcceleratorConfig.model_validate(TEST.model_dump() | {"tokens": 1, "bus_bits": 64})
 ODD = AcceleratorConfig.model_validate(
     TEST.model_dump()
-    | {"group": 4, "tables": 3, "rows": 6, "tile_rows": 12, "ports": 4, "bus_bits": 128,
-       "attention_dims": 8, "chunk": 5, "max_row": 160}
+    | {
+        "group": 4,
+        "tables": 3,
+        "rows": 6,
+        "tile_rows": 12,
+        "ports": 4,
+        "bus_bits": 128,
+        "attention_dims": 8,
+        "chunk": 5,
+        "max_row": 160,
+    }
 )
 SHAPES = {
     "plain": {},

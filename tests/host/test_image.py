@@ -48,8 +48,9 @@ def test_file_round_trip(image: Image, tmp_path: Path) -> None:
     assert (back.context, back.head_error) == (image.context, image.head_error)
 
 
-@pytest.mark.parametrize("name", ["header", "program", "rope", "gains", "head_scales", "weights",
-                                  "head"])
+@pytest.mark.parametrize(
+    "name", ["header", "program", "rope", "gains", "head_scales", "weights", "head"]
+)
 def test_damage_in_a_constant_region_is_found(image: Image, name: str) -> None:
     image.data[image.regions[name].offset + 5] ^= 1
     with pytest.raises(UserError, match=f"region '{name}' is damaged"):

@@ -13,18 +13,38 @@ from terntable.host.model import ModelSpec, load_model, random_model
 from terntable.hw.errors import UserError
 
 CONFIG = {
-    "model_type": "bitnet", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": 10,
-    "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "rope_theta": 5e5,
-    "hidden_act": "relu2", "tie_word_embeddings": True, "bos_token_id": 1,
+    "model_type": "bitnet",
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "vocab_size": 10,
+    "max_position_embeddings": 32,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 5e5,
+    "hidden_act": "relu2",
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
     "eos_token_id": [2, 3],
     "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear"},
 }
-ROWS = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8),
-        "self_attn.o_proj": (8, 8), "mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8),
-        "mlp.down_proj": (8, 12)}
-NORMS = {"input_layernorm": 8, "post_attention_layernorm": 8, "self_attn.attn_sub_norm": 8,
-         "mlp.ffn_sub_norm": 12}
+ROWS = {
+    "self_attn.q_proj": (8, 8),
+    "self_attn.k_proj": (4, 8),
+    "self_attn.v_proj": (4, 8),
+    "self_attn.o_proj": (8, 8),
+    "mlp.gate_proj": (12, 8),
+    "mlp.up_proj": (12, 8),
+    "mlp.down_proj": (8, 12),
+}
+NORMS = {
+    "input_layernorm": 8,
+    "post_attention_layernorm": 8,
+    "self_attn.attn_sub_norm": 8,
+    "mlp.ffn_sub_norm": 12,
+}
 
 
 def pack(trits: np.ndarray) -> np.ndarray:
@@ -38,8 +58,10 @@ def pack(trits: np.ndarray) -> np.ndarray:
 
 def tensors(trits: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    out = {"model.embed_tokens.weight": rng.standard_normal((10, 8)).astype(np.float32),
-           "model.norm.weight": np.ones(8, np.float32)}
+    out = {
+        "model.embed_tokens.weight": rng.standard_normal((10, 8)).astype(np.float32),
+        "model.norm.weight": np.ones(8, np.float32),
+    }
     for n in range(2):
         for name, shape in ROWS.items():
             matrix = rng.integers(-1, 2, shape)
@@ -68,9 +90,23 @@ def test_a_checkpoint_is_read(tmp_path: Path, linear_class: str | None) -> None:
         quantisation["linear_class"] = linear_class
     model = load_model(write(tmp_path / "m", CONFIG | {"quantization_config": quantisation}, data))
     assert model.spec == ModelSpec(
-        name="m", layers=2, hidden=8, ffn=12, heads=2, kv_heads=1, head_dim=4, vocab=10,
-        context=32, rope_theta=5e5, eps=1e-5, activation="relu2", attn_sub_norm=True,
-        ffn_sub_norm=True, tied=True, bos_ids=(1,), eos_ids=(2, 3),
+        name="m",
+        layers=2,
+        hidden=8,
+        ffn=12,
+        heads=2,
+        kv_heads=1,
+        head_dim=4,
+        vocab=10,
+        context=32,
+        rope_theta=5e5,
+        eps=1e-5,
+        activation="relu2",
+        attn_sub_norm=True,
+        ffn_sub_norm=True,
+        tied=True,
+        bos_ids=(1,),
+        eos_ids=(2, 3),
     )
     layer = model.layer(1)
     assert np.array_equal(layer.linears["up"].trits, trits["1.mlp.up_proj"])
@@ -146,7 +182,9 @@ def test_wrong_files_are_explained(tmp_path: Path) -> None:
     config, weights = folder / "config.json", folder / "model.safetensors"
     good = weights.read_bytes()
     for data, message in (
-        (good[:-1], "cut short"), (good[:100], "cut short"), (b"", "cut short"),
+        (good[:-1], "cut short"),
+        (good[:100], "cut short"),
+        (b"", "cut short"),
         (good[:8] + b"?" + good[9:], "header is damaged"),
     ):
         weights.write_bytes(data)

@@ -65,8 +65,11 @@ class Recorder:
         self.commands[index] = command
         if command.op is Op.NORM_QUANT and not command["head"]:
             width = command["ew"] * lanes
-            source = {Source.RESIDUAL: machine.x, Source.ROW: machine.f,
-                      Source.ATTENTION: machine.o}[Source(command["source"])]
+            source = {
+                Source.RESIDUAL: machine.x,
+                Source.ROW: machine.f,
+                Source.ATTENTION: machine.o,
+            }[Source(command["source"])]
             self._keep(index, "input", source[:n, :width])
             self._keep(index, "codes", machine.a8[:n, :width])
         elif command.op is Op.LINEAR and not command["single"]:
@@ -113,8 +116,12 @@ def test_codes_and_sums_of_layers(model: Model, record: Recorder) -> None:
         gate_up = np.stack([rows("gate"), rows("up")], axis=1).reshape(-1, spec.hidden)
         qkv = np.concatenate([rows("q", spec.heads), rows("k", spec.kv_heads), rows("v")])
         for step, (norm, matrix) in enumerate(
-            (("attn_norm", qkv), ("attn_sub_norm", rows("o")), ("ffn_norm", gate_up),
-             ("ffn_sub_norm", rows("down")))
+            (
+                ("attn_norm", qkv),
+                ("attn_sub_norm", rows("o")),
+                ("ffn_norm", gate_up),
+                ("ffn_sub_norm", rows("down")),
+            )
         ):
             at = 4 * n + step
             gain = torch.from_numpy(layer.gains[norm])
@@ -136,16 +143,16 @@ def test_codes_and_sums_of_layers(model: Model, record: Recorder) -> None:
 def test_attention_outputs(model: Model, record: Recorder) -> None:
     spec = model.spec
     size, q_size, kv_size = (
-        spec.head_dim, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim,
+        spec.head_dim,
+        spec.heads * spec.head_dim,
+        spec.kv_heads * spec.head_dim,
     )
     worst = 0.0
     for rows, output in zip(
         record.steps(Op.KV_QUANT, "qkv"), record.steps(Op.ATTENTION, "output"), strict=True
     ):
         parts = np.split(rows[:, : q_size + 2 * kv_size], [q_size, q_size + kv_size], axis=1)
-        q, k, v = (
-            torch.from_numpy(p.copy()).view(TOKENS, -1, size).transpose(0, 1) for p in parts
-        )
+        q, k, v = (torch.from_numpy(p.copy()).view(TOKENS, -1, size).transpose(0, 1) for p in parts)
         expected = bitnet_torch.attention(q, k, v, 1 / math.sqrt(size))
         expected = expected.transpose(0, 1).reshape(TOKENS, q_size).numpy()
         worst = max(worst, relative(output[:, :q_size], expected))
@@ -178,8 +185,10 @@ def check_logits(model: Model, logits: np.ndarray, tokens: list[int]) -> None:
     ordered = np.sort(expected, axis=1)
     spread = ordered[:, -1] - ordered[:, 0]
     clear = ordered[:, -1] - ordered[:, -2] > 0.02 * spread
-    print(f"logits: {100 * error:.2f} %, with the same head {100 * error_same_head:.2f} %;"
-          f" the best is clear at {clear.mean():.0%} of positions")
+    print(
+        f"logits: {100 * error:.2f} %, with the same head {100 * error_same_head:.2f} %;"
+        f" the best is clear at {clear.mean():.0%} of positions"
+    )
     assert error < 0.02
     assert error_same_head < 0.01
     assert np.array_equal(logits.argmax(axis=1)[clear], expected.argmax(axis=1)[clear])

@@ -102,12 +102,7 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
                     v_scales[h, at : at + 1],
                 )
             )
-            start = (
-                case.address
-                + at % ports * port_stride
-                + h * head_stride
-                + at // ports * record
-            )
+            start = case.address + at % ports * port_stride + h * head_stride + at // ports * record
             dram[start : start + len(data)] = np.frombuffer(data, np.uint8)
     command = isa.encode(
         isa.Op.ATTENTION,

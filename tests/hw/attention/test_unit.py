@@ -32,8 +32,12 @@ class Bench:
             {
                 name: getattr(dut, f"kv{p}__{name}")
                 for name in (
-                    "req__valid", "req__ready", "req__payload",
-                    "data__valid", "data__ready", "data__payload",
+                    "req__valid",
+                    "req__ready",
+                    "req__payload",
+                    "data__valid",
+                    "data__ready",
+                    "data__payload",
                 )
             }
             for p in range(config.ports)
@@ -145,20 +149,52 @@ class Bench:
 def cases_of(name: str) -> list[Case]:
     small = dict(head_dims=8)
     gqa = dict(heads_per_kv=2, kv_heads=2, head_dims=16)
-    kinds = ("equal", "steep", "flat", "clamped", "huge", "zero_k", "zero_v", "largest", "wide_v",
-             "foreign")
+    kinds = (
+        "equal",
+        "steep",
+        "flat",
+        "clamped",
+        "huge",
+        "zero_k",
+        "zero_v",
+        "largest",
+        "wide_v",
+        "foreign",
+    )
     lists = {
         "positions": [
             Case(tokens=t, position=p, seed=31 * p + t, **small)
-            for p, t in ((0, 1), (0, 2), (1, 3), (28, 4), (30, 3), (31, 1), (31, 2), (32, 1),
-                         (60, 4), (61, 4), (63, 1), (64, 4), (95, 2), (124, 4), (127, 1))
+            for p, t in (
+                (0, 1),
+                (0, 2),
+                (1, 3),
+                (28, 4),
+                (30, 3),
+                (31, 1),
+                (31, 2),
+                (32, 1),
+                (60, 4),
+                (61, 4),
+                (63, 1),
+                (64, 4),
+                (95, 2),
+                (124, 4),
+                (127, 1),
+            )
         ],
         "groups": [
             Case(heads_per_kv=h, kv_heads=k, head_dims=d, tokens=t, position=p, seed=h + k + d + t)
             for h, k, d, t, p in (
-                (1, 8, 8, 4, 30), (8, 1, 8, 4, 30), (2, 4, 16, 3, 62), (2, 2, 32, 4, 29),
-                (3, 2, 12, 4, 31), (5, 1, 4, 3, 33), (1, 1, 4, 1, 5), (4, 1, 4, 4, 70),
-                (1, 3, 32, 1, 127), (6, 1, 20, 2, 63),
+                (1, 8, 8, 4, 30),
+                (8, 1, 8, 4, 30),
+                (2, 4, 16, 3, 62),
+                (2, 2, 32, 4, 29),
+                (3, 2, 12, 4, 31),
+                (5, 1, 4, 3, 33),
+                (1, 1, 4, 1, 5),
+                (4, 1, 4, 4, 70),
+                (1, 3, 32, 1, 127),
+                (6, 1, 20, 2, 63),
             )
         ],
         "kinds": [
@@ -167,21 +203,37 @@ def cases_of(name: str) -> list[Case]:
             for t, p in ((4, 61), (1, 40))
         ],
         "wide": [
-            Case(heads_per_kv=h, kv_heads=k, head_dims=d, tokens=t, position=p, seed=h + k + d + t,
-                 kind=kind)
+            Case(
+                heads_per_kv=h,
+                kv_heads=k,
+                head_dims=d,
+                tokens=t,
+                position=p,
+                seed=h + k + d + t,
+                kind=kind,
+            )
             for h, k, d, t, p, kind in (
-                (1, 1, 8, 1, 0, "random"), (1, 2, 128, 16, 0, "random"),
-                (4, 2, 64, 16, 25, "random"), (4, 1, 128, 1, 100, "steep"),
-                (16, 1, 16, 5, 31, "flat"), (2, 3, 24, 16, 49, "wide_v"),
-                (3, 1, 32, 16, 16, "largest"), (1, 4, 64, 3, 62, "huge"), (1, 1, 8, 1, 63, "equal"),
+                (1, 1, 8, 1, 0, "random"),
+                (1, 2, 128, 16, 0, "random"),
+                (4, 2, 64, 16, 25, "random"),
+                (4, 1, 128, 1, 100, "steep"),
+                (16, 1, 16, 5, 31, "flat"),
+                (2, 3, 24, 16, 49, "wide_v"),
+                (3, 1, 32, 16, 16, "largest"),
+                (1, 4, 64, 3, 62, "huge"),
+                (1, 1, 8, 1, 63, "equal"),
             )
         ],
     }
     lists["variants"] = [
         Case(heads_per_kv=h, kv_heads=k, head_dims=d, tokens=t, position=p, seed=h + k + d + t)
         for h, k, d, t, p in (
-            (1, 2, 16, 4, 30), (2, 2, 16, 3, 61), (1, 1, 32, 1, 127), (5, 1, 16, 4, 33),
-            (3, 1, 32, 2, 8), (2, 1, 32, 1, 64),
+            (1, 2, 16, 4, 30),
+            (2, 2, 16, 3, 61),
+            (1, 1, 32, 1, 127),
+            (5, 1, 16, 4, 33),
+            (3, 1, 32, 2, 8),
+            (2, 1, 32, 1, 64),
         )
     ]
     return lists[name]

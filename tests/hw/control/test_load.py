@@ -40,7 +40,9 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
         offered = None
         ctx.set(dut.load.req.ready, 1)
         async for _, _, valid, address, beats, taken in ctx.tick().sample(
-            dut.load.req.valid, dut.load.req.payload.address, dut.load.req.payload.beats,
+            dut.load.req.valid,
+            dut.load.req.payload.address,
+            dut.load.req.payload.beats,
             dut.load.data.ready,
         ):
             if offered is not None and taken:
@@ -76,8 +78,9 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
             ctx.set(dut.scales.ready, rng.random() < 0.5)
 
     async def run(ctx, dest, address, row_bytes, ew, count, position, tokens, done):
-        command = isa.encode(isa.Op.LOAD, 0, dest=dest, address=address, row_bytes=row_bytes,
-                             ew=ew, count=count)
+        command = isa.encode(
+            isa.Op.LOAD, 0, dest=dest, address=address, row_bytes=row_bytes, ew=ew, count=count
+        )
         for i, word in enumerate(words_of(command)):
             ctx.set(dut.cmd.payload.words[i], word)
         ctx.set(dut.cmd.payload.position, position)

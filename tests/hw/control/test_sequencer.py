@@ -33,9 +33,11 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
         pending: list[int] = []
         ctx.set(dut.read.req.ready, 1)
         sent = None
-        async for _, reset, valid, address, beats, ready in (
-            ctx.tick().sample(dut.read.req.valid, dut.read.req.payload.address,
-                              dut.read.req.payload.beats, dut.read.data.ready)
+        async for _, _reset, valid, address, beats, ready in ctx.tick().sample(
+            dut.read.req.valid,
+            dut.read.req.payload.address,
+            dut.read.req.payload.beats,
+            dut.read.data.ready,
         ):
             if sent is not None and ready:
                 sent = None
@@ -65,8 +67,16 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
                 ready = ctx.get(getattr(dut, f"cmd_{names[i]}").ready)
                 if valid and ready:
                     running = {u for u in isa.Unit if busy[u]}
-                    log.append((unit, payload.index, payload.position, payload.tokens,
-                                payload.done, running))
+                    log.append(
+                        (
+                            unit,
+                            payload.index,
+                            payload.position,
+                            payload.tokens,
+                            payload.done,
+                            running,
+                        )
+                    )
                     busy[unit] = rng.randrange(1, 40)
                 elif busy[unit]:
                     busy[unit] -= 1
@@ -77,8 +87,12 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
     async def bench(ctx):
         for n in isa.Unit:
             ctx.set(getattr(dut, f"cmd_{n.name.lower()}").ready, 1)
-        for name, value in (("program", base), ("tokens", tokens), ("position", position),
-                            ("chunk", chunk)):
+        for name, value in (
+            ("program", base),
+            ("tokens", tokens),
+            ("position", position),
+            ("chunk", chunk),
+        ):
             ctx.set(getattr(dut, name), value)
         for _ in range(calls):
             ctx.set(dut.start, 1)
@@ -90,8 +104,9 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
                     outcome.append(("done", 0))
                     break
                 if ctx.get(dut.error.valid):
-                    outcome.append((regs.Error(ctx.get(dut.error.code)).name,
-                                    ctx.get(dut.error.address)))
+                    outcome.append(
+                        (regs.Error(ctx.get(dut.error.code)).name, ctx.get(dut.error.address))
+                    )
                     break
                 await ctx.tick()
             else:
@@ -149,8 +164,13 @@ def test_bad_command_is_reported() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "position", "chunk"),
-    [(0, 0, 1), (1, 0, 0), (1, 0, CONFIG.chunk + 1), (2, CONFIG.max_context - 1, 1),
-     (2**32 - 1, 2, 1)],
+    [
+        (0, 0, 1),
+        (1, 0, 0),
+        (1, 0, CONFIG.chunk + 1),
+        (2, CONFIG.max_context - 1, 1),
+        (2**32 - 1, 2, 1),
+    ],
 )
 def test_bad_call_is_reported(tokens: int, position: int, chunk: int) -> None:
     log, outcome = play(command(isa.Op.END), tokens, position, chunk, 0)

@@ -197,8 +197,11 @@ class Driver:
     async def fill(self, name: str, rows: np.ndarray) -> None:
         """Rows into a row memory, after a clear of its statistics."""
         d, lanes = self.dut, self.config.lanes
-        port = {n: getattr(d, f"{name}_write__{n}") for n in ("en", "row", "word", "data", "mask")
-                if hasattr(d, f"{name}_write__{n}")}
+        port = {
+            n: getattr(d, f"{name}_write__{n}")
+            for n in ("en", "row", "word", "data", "mask")
+            if hasattr(d, f"{name}_write__{n}")
+        }
         getattr(d, f"{name}_clear").value = 1
         await self.cycle()
         getattr(d, f"{name}_clear").value = 0
@@ -265,11 +268,18 @@ async def check_norm_quant(dut) -> None:
         gain = numeric.sanitise(rng.standard_normal(n).astype(F32)) if with_gain else None
         inv_n, eps = F32(1 / n), F32(1e-5 if rng.integers(2) else 1e-6)
         await driver.fill(name, x)
-        await driver.fill("gain", (rng.standard_normal((1, n)) if gain is None else gain[None])
-                          .astype(F32))
+        await driver.fill(
+            "gain", (rng.standard_normal((1, n)) if gain is None else gain[None]).astype(F32)
+        )
         command = isa.encode(
-            Op.NORM_QUANT, source=int(SOURCES[name]), norm=norm, gain=with_gain, head=head,
-            ew=n // c.lanes, inv_n=inv_n, eps=eps,
+            Op.NORM_QUANT,
+            source=int(SOURCES[name]),
+            norm=norm,
+            gain=with_gain,
+            head=head,
+            ew=n // c.lanes,
+            inv_n=inv_n,
+            eps=eps,
         )
         driver.factors.clear()
         took = await driver.run(command, tokens, 0)
@@ -296,27 +306,38 @@ async def check_kv_quant(dut) -> None:
         score_scale = F32(numeric.LOG2E / np.sqrt(dim))
         record_bytes = c.record_bytes(dim) + case.get("spare_beats", 0) * c.bus_bytes
         values = {
-            "address": 0x1000, "port_stride": 0x100000, "head_stride": 0x8000,
+            "address": 0x1000,
+            "port_stride": 0x100000,
+            "head_stride": 0x8000,
             "record_bytes": record_bytes,
         }
         await driver.fill("f", x.reshape(tokens, -1))
         command = isa.encode(
-            Op.KV_QUANT, heads=heads, kv_heads=kv_heads, head_ew=dim // c.lanes,
-            score_scale=score_scale, **values,
+            Op.KV_QUANT,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_ew=dim // c.lanes,
+            score_scale=score_scale,
+            **values,
         )
         for seen in (driver.q_codes, driver.q_scales, driver.memory):
             seen.clear()
         took = await driver.run(command, tokens, position)
         dut._log.info(f"KV_QUANT {case} took {took}")
         codes, scales, written = kv_quant.reference(
-            x[:, :heads], x[:, heads : heads + kv_heads], x[:, heads + kv_heads :],
-            score_scale, record_bytes,
+            x[:, :heads],
+            x[:, heads : heads + kv_heads],
+            x[:, heads + kv_heads :],
+            score_scale,
+            record_bytes,
         )
         want_q = {
             (t, h, w): int.from_bytes(
                 codes[t, h, w * c.lanes : (w + 1) * c.lanes].astype("<i2").tobytes(), "little"
             )
-            for t in range(tokens) for h in range(heads) for w in range(dim // c.lanes)
+            for t in range(tokens)
+            for h in range(heads)
+            for w in range(dim // c.lanes)
         }
         assert driver.q_codes == want_q, case
         assert driver.q_scales == {
@@ -339,10 +360,25 @@ async def check_reset(dut) -> None:
     x = np.stack([some_row(rng, 64) for _ in range(2)])
     dims = {"address": 0, "port_stride": 4096, "head_stride": 1024}
     commands = [
-        isa.encode(Op.NORM_QUANT, source=1, norm=1, gain=0, head=0, ew=64 // c.lanes,
-                   inv_n=F32(1 / 64), eps=F32(1e-6)),
-        isa.encode(Op.KV_QUANT, heads=2, kv_heads=1, head_ew=16 // c.lanes, score_scale=F32(1),
-                   record_bytes=c.record_bytes(16), **dims),
+        isa.encode(
+            Op.NORM_QUANT,
+            source=1,
+            norm=1,
+            gain=0,
+            head=0,
+            ew=64 // c.lanes,
+            inv_n=F32(1 / 64),
+            eps=F32(1e-6),
+        ),
+        isa.encode(
+            Op.KV_QUANT,
+            heads=2,
+            kv_heads=1,
+            head_ew=16 // c.lanes,
+            score_scale=F32(1),
+            record_bytes=c.record_bytes(16),
+            **dims,
+        ),
     ]
     for after in (20, 60, 120, 200):
         for command in commands:
@@ -374,8 +410,14 @@ def norm_cases(config: AcceleratorConfig, seed: int, count: int, most: int) -> l
     rng = random.Random(seed)
     # The longest rows fill the ring of products.
     cases = [
-        {"source": "f", "n": most, "tokens": min(config.chunk, 4), "norm": True, "gain": True,
-         "head": False}
+        {
+            "source": "f",
+            "n": most,
+            "tokens": min(config.chunk, 4),
+            "norm": True,
+            "gain": True,
+            "head": False,
+        }
     ]
     for i in range(count):
         source = rng.choice("xfo")
@@ -432,8 +474,10 @@ def run(spec: dict, norms: list[dict], kvs: list[dict], test: str | None = None)
     [
         {"config": "test"},
         {"config": "test", "fields": {"tokens": 1, "ports": 1, "bus_bits": 256}},
-        {"config": "test", "fields": {"tables": 8, "rows": 8, "lanes": 8, "attention_dims": 8,
-                                      "ports": 4}},
+        {
+            "config": "test",
+            "fields": {"tables": 8, "rows": 8, "lanes": 8, "attention_dims": 8, "ports": 4},
+        },
     ],
     ids=["test", "one-digit-wide-bus", "eight-lanes-narrow-bus"],
 )

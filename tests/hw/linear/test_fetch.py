@@ -114,8 +114,11 @@ def test_fetch(changes: dict) -> None:
     async def commands(ctx):
         for address, stride, code, _, words in jobs:
             command = isa.encode(
-                isa.Op.FETCH, address=address, port_stride=stride,
-                beats=code.size // c.beat_bytes, words=words,
+                isa.Op.FETCH,
+                address=address,
+                port_stride=stride,
+                beats=code.size // c.beat_bytes,
+                words=words,
             )
             ctx.set(dut.cmd.payload.as_value(), int.from_bytes(command, "little"))
             ctx.set(dut.cmd.valid, 1)

@@ -1,0 +1,128 @@
+"""Start, status, errors, resets and counters of a call."""
+
+from __future__ import annotations
+
+from amaranth.sim import Simulator
+
+from terntable.hw.control.status import COUNTED, RESET_CYCLES, CallStatus
+from terntable.hw.regs import Error, Status
+
+START, CLEAR, RESET = 1, 2, 4
+
+
+def run(bench) -> None:
+    dut = CallStatus()
+
+    async def process(ctx):
+        ctx.set(dut.dma_idle, 1)
+        await bench(ctx, dut)
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(process)
+    sim.run()
+
+
+async def write(ctx, dut, value: int) -> None:
+    ctx.set(dut.control, value)
+    await ctx.tick()
+    ctx.set(dut.control, 0)
+
+
+async def strobe(ctx, signal) -> None:
+    ctx.set(signal, 1)
+    await ctx.tick()
+    ctx.set(signal, 0)
+
+
+def test_a_call_from_start_to_done() -> None:
+    async def bench(ctx, dut):
+        ctx.set(dut.irq_enable, 1)
+        await write(ctx, dut, START)
+        assert ctx.get(dut.status) == Status.BUSY
+        await ctx.tick()
+        assert ctx.get(dut.start)
+        ctx.set(dut.active, 0b101001)
+        ctx.set(dut.read_beats, 2)
+        await ctx.tick()
+        assert not ctx.get(dut.start)
+        for _ in range(9):
+            await ctx.tick()
+        assert not ctx.get(dut.irq)
+        await strobe(ctx, dut.sequencer_done)
+        assert ctx.get(dut.status) == Status.DONE
+        assert ctx.get(dut.irq)
+        cycles = ctx.get(dut.cycles)
+        assert cycles == 10
+        for i, name in enumerate(COUNTED):
+            assert ctx.get(getattr(dut, f"cycles_{name}")) == (cycles if 0b101001 >> i & 1 else 0)
+        await ctx.tick().repeat(5)
+        assert ctx.get(dut.cycles) == cycles  # counting ends with the call
+        await write(ctx, dut, CLEAR)
+        assert ctx.get(dut.status) == 0
+        assert not ctx.get(dut.irq)
+
+    run(bench)
+
+
+def test_a_start_while_busy_is_told_and_refused() -> None:
+    async def bench(ctx, dut):
+        await write(ctx, dut, START)
+        await ctx.tick().repeat(2)
+        await write(ctx, dut, START)
+        assert ctx.get(dut.error_code) == Error.START_WHILE_BUSY
+        assert ctx.get(dut.status) == Status.BUSY
+        await ctx.tick()
+        assert not ctx.get(dut.start)
+
+    run(bench)
+
+
+def test_the_first_error_stays_until_a_reset() -> None:
+    async def bench(ctx, dut):
+        await write(ctx, dut, START)
+        await ctx.tick().repeat(2)
+        for report, code in ((dut.dma_error, Error.READ_FENCE), (dut.sequencer_error, 1)):
+            ctx.set(report.valid, 1)
+            ctx.set(report.code, int(code))
+            ctx.set(report.unit, 3)
+            ctx.set(report.address, 0x1234)
+            await ctx.tick()
+            ctx.set(report.valid, 0)
+        assert ctx.get(dut.status) == Status.ERROR
+        assert ctx.get(dut.halt)
+        assert ctx.get(dut.error_code) == Error.READ_FENCE
+        assert ctx.get(dut.error_address) == 0x1234
+        await write(ctx, dut, CLEAR)
+        await write(ctx, dut, START)
+        await ctx.tick().repeat(3)
+        assert ctx.get(dut.status) == Status.ERROR
+        await write(ctx, dut, RESET)
+        assert ctx.get(dut.status) == 0
+        assert ctx.get(dut.reset_units)
+
+    run(bench)
+
+
+def test_a_reset_waits_for_the_bus_and_a_start_for_the_reset() -> None:
+    async def bench(ctx, dut):
+        ctx.set(dut.dma_idle, 0)
+        ctx.set(dut.dma_error.valid, 1)  # the report of before, until the reset reaches the DMA
+        await write(ctx, dut, RESET)
+        await write(ctx, dut, START)
+        ctx.set(dut.dma_error.valid, 0)
+        for _ in range(2 * RESET_CYCLES):
+            assert ctx.get(dut.reset_units)
+            assert not ctx.get(dut.start)
+            await ctx.tick()
+        ctx.set(dut.dma_idle, 1)
+        for _ in range(4):
+            await ctx.tick()
+            if ctx.get(dut.start):
+                break
+        else:
+            raise AssertionError("no start after the reset")
+        assert not ctx.get(dut.reset_units)
+        assert ctx.get(dut.status) == Status.BUSY
+
+    run(bench)
