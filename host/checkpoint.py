@@ -8,6 +8,7 @@ pairs from the lowest; a code is trit + 1. `weight_scale` multiplies where the q
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -54,11 +55,19 @@ class TensorFile:
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(size - 8, 100_000_000):
                 raise UserError(f"{path}: not a safetensors file, or cut short")
-            try:
-                header = json.loads(f.read(length))
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                raise UserError(f"{path}: its safetensors header is damaged") from None
-        header.pop("__metadata__", None)
+            text = f.read(length)
+        try:
+            header = json.loads(text)
+            header.pop("__metadata__", None)
+            for entry in header.values():
+                begin, end = entry["data_offsets"]
+                if not (type(begin) is type(end) is int and 0 <= begin <= end):
+                    raise ValueError
+                if not all(type(n) is int and n >= 0 for n in entry["shape"]):
+                    raise ValueError
+                entry["dtype"] = str(entry["dtype"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise UserError(f"{path}: its safetensors header is damaged") from None
         self.path = path
         self.header: dict[str, dict] = header
         need = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
@@ -75,7 +84,7 @@ class TensorFile:
                 f" {', '.join(_DTYPES)} are supported"
             )
         begin, end = entry["data_offsets"]
-        count = int(np.prod(entry["shape"], dtype=np.int64))
+        count = math.prod(entry["shape"])
         if end - begin != count * dtype.itemsize:
             raise UserError(f"{self.path}: tensor {name} has {end - begin} bytes, not its shape's")
         return np.asarray(self._data[begin:end]).view(dtype).reshape(entry["shape"])
@@ -87,11 +96,14 @@ class Tensors:
     def __init__(self, folder: Path) -> None:
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            named = read_json(index).get("weight_map")
+            if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
+                raise UserError(f"{index}: its weight_map isn't one of names to files")
+            names = sorted(set(named.values()))
             if missing := [n for n in names if not (folder / n).is_file()]:
                 raise UserError(f"{folder}: {missing[0]} is missing: download it again")
         else:
-            names = sorted(p.name for p in folder.glob("*.safetensors"))
+            names = sorted(p.name for p in folder.glob("*.safetensors") if p.is_file())
         if not names:
             raise UserError(f"{folder}: no model.safetensors here")
         self.folder = folder
@@ -124,7 +136,7 @@ class Tensors:
 def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: no UTF-8, no JSON
         raise UserError(f"{path}: can't be read as JSON: {e}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: a JSON object is expected")
@@ -137,6 +149,14 @@ def _ids(value: int | list[int] | None) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
+def _section(config: dict, name: str, path: Path) -> dict:
+    """An object of config.json, empty where there is none."""
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {name} is no JSON object")
+    return value
+
+
 def read_spec(folder: Path) -> ModelSpec:
     """ModelSpec of config.json; which sub-norms exist follows from the architecture."""
     path = folder / "config.json"
@@ -144,19 +164,21 @@ def read_spec(folder: Path) -> ModelSpec:
         raise UserError(f"{folder}: not a model folder: it has no config.json")
     config = read_json(path)
     kind = config.get("model_type")
-    quantisation = config.get("quantization_config") or {}
+    quantisation = _section(config, "quantization_config", path)
     if kind not in ("bitnet", "llama"):
         raise UserError(f"{path}: model_type {kind!r} is not supported: bitnet or llama")
     if quantisation.get("quant_method") != "bitnet":
         raise UserError(f"{path}: not a ternary checkpoint: its quant_method is not 'bitnet'")
-    if config.get("rope_scaling") not in (None, {}):
-        raise UserError(f"{path}: rope_scaling is not supported")
+    rope = _section(config, "rope_parameters", path)
+    for scaling in (rope, _section(config, "rope_scaling", path)):
+        kind_of_rope = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind_of_rope != "default" or (scaling is not rope and "factor" in scaling):
+            raise UserError(f"{path}: scaled rotary embeddings are not supported")
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise UserError(f"{path}: biases are not supported")
     activation = config.get("hidden_act", "silu")
     if activation not in ("relu2", "silu"):
         raise UserError(f"{path}: hidden_act {activation!r} is not supported: relu2 or silu")
-    rope = config.get("rope_parameters") or {}
     try:
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         return ModelSpec(
@@ -181,8 +203,12 @@ def read_spec(folder: Path) -> ModelSpec:
     except KeyError as e:
         raise UserError(f"{path}: {e.args[0]} is missing") from None
     except (ValidationError, TypeError, ValueError, ZeroDivisionError) as e:
-        text = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
-        raise UserError(f"{path}: {text.removeprefix('Value error, ')}") from None
+        text = str(e)
+        if isinstance(e, ValidationError):
+            first = e.errors()[0]
+            text = ".".join(map(str, first["loc"][:1])) + (": " if first["loc"] else "")
+            text += first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {text}") from None
 
 
 def unpack(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -219,10 +245,12 @@ def load_checkpoint(folder: Path) -> Model:
         trits = unpack(tensors.raw(f"{name}.weight"))
         if trits.max() > 1:
             raise UserError(f"{folder}: {name}.weight has codes that are no trits")
-        scale = tensors.f32(f"{name}.weight_scale")[0]
+        given = tensors.f32(f"{name}.weight_scale")[0]
+        with np.errstate(divide="ignore", over="ignore"):
+            scale = given if multiply else np.float32(1) / given
         if not np.isfinite(scale) or scale <= 0:
-            raise UserError(f"{folder}: {name}.weight_scale is {scale}")
-        return TernaryLinear(trits, scale if multiply else np.float32(1) / scale)
+            raise UserError(f"{folder}: {name}.weight_scale is {given}: it gives no finite factor")
+        return TernaryLinear(trits, scale)
 
     def layer(n: int) -> Layer:
         at = f"model.layers.{n}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -104,13 +108,31 @@ def demo(
     model: ModelOption = "tiny",
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
-    max_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
+    prompt_ids: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Token ids to continue, verbatim: 7,14,21."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 32,
+    verilog: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Simulate this Verilog instead of the generated one."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Run a model on simulated RTL and on the emulator, and compare bit for bit."""
-    from .commands.demo import demo_command
+    from .commands.demo import DemoOptions, demo_command
 
-    demo_command(model, config, prompt, max_tokens, json_)
+    demo_command(
+        DemoOptions(
+            model=model,
+            config=config,
+            prompt=prompt,
+            prompt_ids=prompt_ids,
+            max_tokens=max_tokens,
+            verilog=verilog,
+            json=json_,
+        )
+    )
 
 
 @app.command(name="eval")
@@ -135,6 +157,22 @@ def eval_(
     evaluate_command(text, model, device, config, max_tokens, window, json_)
 
 
+@app.command(name="compile")
+def compile_(
+    model: ModelOption = "tiny",
+    config: ConfigOption = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the image to this file."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compile a model into a DRAM image and print its map."""
+    from .commands.compile import compile_command
+
+    compile_command(model, config, out, json_)
+
+
 @app.command()
 def doctor(json_: JsonOption = False) -> None:
     """Say what is installed, what is missing, and what to do about it."""
@@ -143,17 +181,68 @@ def doctor(json_: JsonOption = False) -> None:
     doctor_command(json_)
 
 
+class Stopped(BaseException):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does: children end, temporary files go."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # the unwinding is not interrupted
+        raise Stopped(number)
+
+    before = {each: signal.getsignal(each) for each in signals}
+    for each in signals:
+        if before[each] is not signal.SIG_IGN:  # nohup
+            signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 def _complain(text: str) -> None:
-    line = " ".join(str(text).split())
-    print(f"terntable: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"terntable: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Let go of what standard output can't take, so that the interpreter's end is silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _invoke(arguments: list[str] | None) -> None:
+    """Parse and run. The option parser's own `main` would handle signals and pipes its way."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale that lacks a character gets a question mark for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    command = typer.main.get_command(app)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with command.make_context("terntable", given) as context:
+        command.invoke(context)
+    sys.stdout.flush()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: exit status 0, 1 (a run failed), 2 (a mistake), 130 (interrupted)."""
+    """Entry point: exit status 0, 1 (a run failed), 2 (a mistake), 128 + the signal's number."""
     status = 0
     try:
-        result = app(args=arguments, prog_name="terntable", standalone_mode=False)
-        status = result if isinstance(result, int) else 0
+        with _ending_orderly():
+            _invoke(arguments)
     except UserError as e:
         _complain(str(e))
         status = 2
@@ -162,22 +251,35 @@ def main(arguments: list[str] | None = None) -> None:
         status = 1
     except KeyboardInterrupt:
         _complain("interrupted")
-        status = 130
+        status = 128 + signal.SIGINT
+    except Stopped as e:
+        _complain(f"ended by {signal.Signals(e.number).name}")
+        status = 128 + e.number
     except BrokenPipeError:
         # The reader of our output has gone: nothing is left to tell it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         status = 128 + signal.SIGPIPE
-    except typer.Exit as e:
-        status = e.exit_code
+    except OSError as e:
+        # A file or folder that can't be used in a way that no closer check foresaw.
+        where = f"{e.filename}: " if e.filename is not None else ""
+        _complain(f"{where}{e.strerror or e}")
+        _drop_output()
+        status = 2
+    except MemoryError:
+        _complain("out of memory")
+        status = 1
+    except ModuleNotFoundError as e:
+        if (e.name or "terntable").startswith("terntable"):
+            raise
+        _complain(f"Python package {e.name} is missing: see `terntable doctor`")
+        status = 2
     except Exception as e:
-        # Option errors and Ctrl-C as the option parser reports them: it may be click's own or a
-        # copy that typer carries, so they are told by their interface.
-        if type(e).__name__ == "Abort":
-            _complain("interrupted")
-            status = 130
+        # What the option parser raises may be click's or a copy that typer carries, so its
+        # exceptions are told by their interface.
+        if hasattr(e, "exit_code") and not hasattr(e, "format_message"):
+            status = e.exit_code
         elif type(e).__name__ == "NoArgsIsHelpError":
             print(getattr(e, "message", str(e)))
-            status = 2
         elif hasattr(e, "format_message"):
             _complain(e.format_message())
             status = 2

@@ -20,7 +20,7 @@ BUILT_IN = Path(__file__).parent / "models"
 class ModelSpec(BaseModel):
     """Shape and semantics of a model: pre-norm decoder with rotary embeddings and a gated MLP."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     layers: int = Field(ge=1)
@@ -127,12 +127,17 @@ def load_model(path_or_name: str | Path) -> Model:
     from terntable.host.checkpoint import load_checkpoint
 
     path = Path(path_or_name)
-    if path.is_dir():
-        return load_checkpoint(path)
-    if len(path.parts) == 1 and (BUILT_IN / path.name / "config.json").is_file():
-        return load_checkpoint(BUILT_IN / path.name)
-    if path.exists():
-        raise UserError(f"{path}: a checkpoint folder is expected, this is a file")
+    if not str(path_or_name):
+        raise UserError("the model's name is empty: name a folder, or tiny")
+    try:
+        if path.is_dir():
+            return load_checkpoint(path)
+        if len(path.parts) == 1 and (BUILT_IN / path.name / "config.json").is_file():
+            return load_checkpoint(BUILT_IN / path.name)
+        if path.exists():
+            raise UserError(f"{path}: a checkpoint folder is expected, this is a file")
+    except OSError as e:
+        raise UserError(f"model {str(path)!r} can't be read: {e.strerror}") from None
     known = ", ".join(sorted(p.parent.name for p in BUILT_IN.glob("*/config.json")))
     raise UserError(
         f"no model {str(path)!r}: name a folder with config.json and model.safetensors"

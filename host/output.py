@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -18,64 +18,99 @@ from terntable.hw.errors import UserError
 console = Console(stderr=True)
 
 
+_TEMPORARY = ".terntable-"
+"""First letters of files and folders that exist while something is written."""
+
+
 def check_writable(path: Path, what: str) -> None:
     """Raise UserError unless a file `path` could be written. Leaves nothing behind."""
-    if path.is_dir():
-        raise UserError(f"{what} {path} is a folder: name a file")
-    parent = path.parent
-    if not parent.is_dir():
-        raise UserError(f"{what} {path} can't be written: there is no folder {parent}")
-    if not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise UserError(f"{what} {path} can't be written: no permission")
+    try:
+        if path.is_dir():
+            raise UserError(f"{what} {path} is a folder: name a file")
+        if not path.parent.is_dir():
+            raise UserError(f"{what} {path} can't be written: there is no folder {path.parent}")
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                raise UserError(f"{what} {path} can't be written: no permission")
+            if not path.is_file():
+                return  # a device or a pipe
+        with tempfile.TemporaryFile(dir=path.resolve().parent, prefix=_TEMPORARY):
+            pass
+    except OSError as e:
+        raise UserError(f"{what} {path} can't be written: {e.strerror}") from None
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block succeeds."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as e:
-        raise UserError(f"{path} can't be written: {e.strerror}") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp's files are private; this one is an ordinary file of the user's.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as e:
-        raise UserError(f"{path} can't be written: {e.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary name beside `path` that takes its place when the block succeeds.
 
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block succeeds.
-
-    An existing folder is replaced only if it is empty or holds a manifest of this project.
+    What isn't an ordinary file (a device, a pipe) stays what it is and is written to.
     """
-    if path.exists() and (
-        not path.is_dir() or (any(path.iterdir()) and not (path / "manifest.json").is_file())
-    ):
-        raise UserError(f"{path} exists and isn't a folder that this program made: name another")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        path = path.resolve()  # a link stays a link
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp's files are private; this one is an ordinary file of the user's.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(f"{path} can't be written: {e.strerror}") from None
+
+
+def check_folder(path: Path, names: Collection[str]) -> None:
+    """Raise UserError unless `path` is new or holds nothing but files named in `names`."""
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not path.exists():
+            return
+        if not path.is_dir():
+            raise UserError(f"{path} exists and is no folder: name another")
+        others = sorted(f.name for f in path.iterdir() if f.name not in names or not f.is_file())
+    except OSError as e:
+        raise UserError(f"{path} can't be written: {e.strerror}") from None
+    if others:
+        raise UserError(f"{path} holds {others[0]!r}, which isn't this program's: name another")
+
+
+def write_folder(path: Path, files: Mapping[str, str]) -> None:
+    """Make the folder `path` of these texts, whole or not at all.
+
+    A folder that is there stays (it may be someone's working directory) and its files are
+    replaced, when all texts are on the disk.
+    """
+    check_folder(path, files)
+    try:
+        path = path.resolve()
+        there = path.is_dir()
+        parent = path if there else path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_TEMPORARY))
+        try:
+            for name, text in files.items():
+                (temporary / name).write_text(text, encoding="utf-8")
+            temporary.chmod(0o777 & ~_umask())
+            if there:
+                for name in files:
+                    (temporary / name).replace(path / name)
+            else:
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as e:
+        raise UserError(f"{path} can't be written: {e.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 @contextlib.contextmanager

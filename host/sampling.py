@@ -45,8 +45,9 @@ class Sampler:
         order = np.argsort(-logits, kind="stable")
         if self.top_k is not None:
             order = order[: self.top_k]
-        scaled = logits[order].astype(np.float64) / self.temperature
-        p = np.exp(scaled - scaled[0])
+        below = logits[order].astype(np.float64) - float(logits[order[0]])
+        with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is meant
+            p = np.exp(below / self.temperature)
         p /= p.sum()
         if self.top_p is not None:
             keep = int(np.searchsorted(np.cumsum(p), self.top_p)) + 1

@@ -19,6 +19,11 @@ class Tokenizer:
             raise UserError(f"{path}: no tokenizer: {e}") from None
 
     def encode(self, text: str) -> list[int]:
+        """Ids of `text`. Raises UserError for text that isn't Unicode."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the text {text!a} isn't UTF-8: convert it") from None
         return self._tokenizer.encode(text).ids
 
     def decode(self, ids: list[int]) -> str:
@@ -26,19 +31,33 @@ class Tokenizer:
 
 
 class TextStream:
-    """Turns ids into text as they come, holding back the bytes of an unfinished character."""
+    """Turns ids into text as they come, holding back the bytes of an unfinished character.
 
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
+    The texts of `start`, of every `push` and of `finish`, joined, are the decoded ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def start(self, prompt: list[int]) -> str:
+        """Text of the prompt."""
         self._ids = list(prompt)
-        self._shown = len(tokenizer.decode(self._ids))
+        return self._take(whole=False)
 
     def push(self, token: int) -> str:
         """Text that `token` completes (may be empty)."""
         self._ids.append(token)
+        return self._take(whole=False)
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._take(whole=True)
+
+    def _take(self, whole: bool) -> str:
         text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd"):
-            return ""
-        new = text[self._shown :]
-        self._shown = len(text)
+        # An unfinished character decodes to one or more U+FFFD, which later bytes may replace.
+        end = len(text) if whole else len(text.rstrip("\ufffd"))
+        new, self._shown = text[self._shown : end], max(self._shown, end)
         return new

@@ -32,7 +32,8 @@ def _is_power_of_two(n: int) -> bool:
 class AcceleratorConfig(BaseModel):
     """Parameters of one accelerator. Every field changes the gateware."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict: "8", 8.0 and true are not the number that a field means, and would hash differently.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     # The table-lookup array.
@@ -230,7 +231,18 @@ def named_configs() -> list[str]:
     """Names that `load_config` knows, smallest array first."""
     folder = resources.files("terntable.hw.configs")
     names = [f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return sorted(names, key=lambda n: (load_config(n).macs_per_cycle, n))
+    return sorted(names, key=lambda n: (_parse(n, _named(n)).macs_per_cycle, n))
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} comes twice")
+        return super().construct_mapping(node, deep)
 
 
 def load_config(name_or_path: str) -> AcceleratorConfig:
@@ -238,25 +250,35 @@ def load_config(name_or_path: str) -> AcceleratorConfig:
 
     Raises UserError with one line that names the file, the key and the remedy.
     """
-    path = Path(name_or_path)
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
-        if not path.is_file():
-            raise UserError(f"no configuration file {name_or_path!r}")
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"{name_or_path}: can't be read: {e}") from None
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"no configuration file {name_or_path!r}") from None
+        except OSError as e:
+            raise UserError(f"{name_or_path}: can't be read: {e.strerror}") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{name_or_path}: not UTF-8 text") from None
+    elif name_or_path in named_configs():
+        text = _named(name_or_path)
     else:
-        file = resources.files("terntable.hw.configs") / f"{name_or_path}.yaml"
-        if not name_or_path or not file.is_file():
-            known = ", ".join(named_configs())
-            raise UserError(
-                f"unknown configuration {name_or_path!r}: choose from {known}, or name a YAML file"
-            )
-        text = file.read_text(encoding="utf-8")
+        raise UserError(
+            f"unknown configuration {name_or_path!r}: choose from {', '.join(named_configs())},"
+            " or name a YAML file"
+        )
+    return _parse(name_or_path, text)
+
+
+def _named(name: str) -> str:
+    file = resources.files("terntable.hw.configs") / f"{name}.yaml"
+    return file.read_text(encoding="utf-8")
+
+
+def _parse(name_or_path: str, text: str) -> AcceleratorConfig:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as e:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        # Besides the parser's errors: a date that doesn't exist, a number of 5,000 digits.
         line = " ".join(str(e).split())
         raise UserError(f"{name_or_path}: not YAML: {line}") from None
     if not isinstance(values, dict):

@@ -16,6 +16,9 @@ from .top import Terntable
 TOP = "terntable"
 """Name of the top module."""
 
+FILES = (f"{TOP}.v", f"{TOP}.vlt", "registers.json", "manifest.json")
+"""Names of the files that `terntable generate` writes."""
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -49,12 +52,13 @@ class Generated:
 
     def files(self) -> dict[str, str]:
         """Text by file name."""
-        return {
-            f"{TOP}.v": self.verilog,
-            f"{TOP}.vlt": self.vlt,
-            "registers.json": json.dumps(register_map(), indent=2) + "\n",
-            "manifest.json": json.dumps(self.manifest, indent=2) + "\n",
-        }
+        texts = (
+            self.verilog,
+            self.vlt,
+            json.dumps(register_map(), indent=2) + "\n",
+            json.dumps(self.manifest, indent=2) + "\n",
+        )
+        return dict(zip(FILES, texts, strict=True))
 
 
 def register_map() -> dict[str, object]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from terntable.hw.errors import UserError
 
 from ..devices.base import Device
 from ..sampling import Sampler
@@ -21,6 +24,19 @@ PROMPT = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune,"
     " must be in want of a wife."
 )
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The options of `demo`, as on the command line."""
+
+    model: str
+    config: str | None
+    prompt: str | None
+    prompt_ids: str | None
+    max_tokens: int
+    verilog: Path | None
+    json: bool
 
 
 @dataclass(frozen=True)
@@ -69,23 +85,35 @@ def compare(
     return Comparison(on_rtl, on_emulator)
 
 
-def demo_command(
-    model: str, config: str | None, prompt: str | None, max_tokens: int, as_json: bool
-) -> None:
+def read_verilog(path: Path) -> str:
+    """Verilog of the user's. Raises UserError when the file can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"Verilog file {path} can't be read: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"Verilog file {path} isn't UTF-8 text") from None
+
+
+def demo_command(options: DemoOptions) -> None:
     """Run the demo. Exit status 1 when RTL and emulator differ."""
-    setup = load_setup(model, config, "sim")
-    ids = setup.encode(PROMPT if prompt is None else prompt, None)
-    check_run(setup, ids, max_tokens, None)
-    if not as_json:
+    if options.max_tokens < 1:
+        raise UserError(f"max-tokens is {options.max_tokens}: the demo needs at least 1")
+    verilog = read_verilog(options.verilog) if options.verilog is not None else None
+    setup = load_setup(options.model, options.config, "sim")
+    given = options.prompt is not None or options.prompt_ids is not None
+    ids = setup.encode(options.prompt if given else PROMPT, options.prompt_ids)
+    check_run(setup, ids, options.max_tokens, None)
+    if not options.json:
         c = setup.config
         print(
             f"model {setup.model.spec.name}, configuration {c.name}: {c.macs_per_cycle} ternary"
             f" MAC a cycle, {c.ports} x {c.bus_bits}-bit memory ports\n",
             flush=True,
         )
-    with start_device("sim", setup, note=say) as device:
-        result = compare(setup, device, ids, max_tokens, as_json)
-    if as_json:
+    with start_device("sim", setup, verilog=verilog, note=say) as device:
+        result = compare(setup, device, ids, options.max_tokens, options.json)
+    if options.json:
         print(json.dumps(report(setup, result)))
     else:
         show(setup, result)

@@ -8,20 +8,21 @@ from pathlib import Path
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
 
-from ..output import whole_folder
+from ..output import check_folder, write_folder
+from .run import say
 
 
 def generate_command(config_name: str, out: Path, as_json: bool) -> None:
     """Write the folder whole or not at all."""
     config = load_config(config_name)
     try:
-        from terntable.hw.generate import generate
+        from terntable.hw.generate import FILES, generate
     except ImportError as e:
         raise UserError(f"generating Verilog needs {e.name}: pip install 'terntable[hw]'") from None
+    check_folder(out, FILES)
+    say(f"generating the Verilog of {config.name}")
     generated = generate(config)
-    with whole_folder(out) as folder:
-        for name, text in generated.files().items():
-            (folder / name).write_text(text, encoding="utf-8")
+    write_folder(out, generated.files())
     if as_json:
         print(json.dumps(generated.manifest | {"out": str(out)}))
     else:

@@ -43,23 +43,24 @@ class Printer:
     """Shows a generation as it comes: text where there is a tokenizer, ids otherwise."""
 
     def __init__(self, tokenizer: Tokenizer | None, prompt: list[int], quiet: bool) -> None:
-        self._stream = TextStream(tokenizer, prompt) if tokenizer is not None else None
+        self._stream = TextStream(tokenizer) if tokenizer is not None and not quiet else None
         self._quiet = quiet
-        if not quiet and tokenizer is not None:
-            self._put(tokenizer.decode(prompt))
+        if self._stream is not None:
+            self._put(self._stream.start(prompt))
 
     def _put(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
     def __call__(self, token: int) -> None:
-        if self._quiet:
-            return
-        self._put(self._stream.push(token) if self._stream is not None else f"{token} ")
+        if self._stream is not None:
+            self._put(self._stream.push(token))
+        elif not self._quiet:
+            self._put(f"{token} ")
 
     def end(self) -> None:
         if not self._quiet:
-            self._put("\n")
+            self._put((self._stream.finish() if self._stream is not None else "") + "\n")
 
 
 def generate_with_progress(
@@ -107,7 +108,7 @@ def run_command(options: RunOptions) -> None:
     if options.json:
         print(json.dumps(summary(setup, options.device, result)))
     else:
-        console.print(describe(setup, options.device, result), highlight=False, markup=False)
+        note(describe(setup, options.device, result))
 
 
 def check_run(setup: Setup, prompt: list[int], max_tokens: int, chunk: int | None) -> None:
@@ -122,7 +123,12 @@ def check_run(setup: Setup, prompt: list[int], max_tokens: int, chunk: int | Non
 def say(line: str) -> None:
     """A note on a long step, on a terminal only."""
     if sys.stderr.isatty():
-        console.print(line, highlight=False, markup=False)
+        note(line)
+
+
+def note(line: str) -> None:
+    """A line on standard error, clear of progress bars and never folded."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def summary(setup: Setup, device: str, result: Generation) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,9 @@ def parse_ids(text: str) -> list[int]:
         raise UserError("prompt-ids is empty: give ids as 7,14,21")
     ids = []
     for part in text.split(","):
-        try:
-            ids.append(int(part))
-        except ValueError:
-            raise UserError(
-                f"prompt-ids: {part.strip()!r} is no integer: give ids as 7,14,21"
-            ) from None
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", part):
+            raise UserError(f"prompt-ids: {part.strip()!r} is no id: give ids as 7,14,21")
+        ids.append(int(part))
     return ids
 
 
@@ -87,10 +85,11 @@ def load_setup(model_name: str, config_name: str | None, device: str) -> Setup:
     check_device(device)
     given = None if config_name is None else load_config(config_name)
     model = load_model(model_name)
+    file = model.folder / "tokenizer.json" if model.folder is not None else None
+    tokenizer = Tokenizer(file) if file is not None and file.exists() else None
     config = given or choose_config(model, device)
     image = compile_model(model, config)
-    file = model.folder / "tokenizer.json" if model.folder is not None else None
-    return Setup(model, config, image, Tokenizer(file) if file and file.is_file() else None)
+    return Setup(model, config, image, tokenizer)
 
 
 def start_device(
@@ -98,9 +97,10 @@ def start_device(
     setup: Setup,
     *,
     waves: Path | None = None,
+    verilog: str | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Device:
-    """Open device `name`; `note` hears of long steps."""
+    """Open device `name`; `note` hears of long steps, `verilog` takes the design's place."""
     if waves is not None and name != "sim":
         raise UserError(f"device {name} has no waveforms: --waves goes with --device sim")
-    return open_device(name, setup.config, waves=waves, note=note)
+    return open_device(name, setup.config, waves=waves, verilog=verilog, note=note)

@@ -18,10 +18,14 @@ def open_device(
     config: AcceleratorConfig,
     *,
     waves: Path | None = None,
+    verilog: str | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Device:
-    """Open a device by name. `waves` and `note` (called with a line on long steps) are for
-    simulators. Raises KeyError for an unknown name."""
+    """Open a device by name. Raises KeyError for an unknown one.
+
+    For simulators: `waves` names a file, `verilog` takes the place of the generated design's text,
+    `note` is called with a line before steps that take time.
+    """
     if name == "emulator":
         from .emulator import EmulatorDevice
 
@@ -29,5 +33,10 @@ def open_device(
     if name == "sim":
         from .sim import SimDevice
 
-        return SimDevice(config, waves=waves, status=note)
+        design = None
+        if verilog is not None:
+            from terntable.sim.accelerator import Design, design_of
+
+            design = Design(verilog, design_of(config, note).vlt)
+        return SimDevice(config, waves=waves, verilog=design, status=note)
     raise KeyError(name)

@@ -42,6 +42,13 @@ COUNTERS = {
 _START, _CLEAR, _RESET = 1, 2, 4
 
 
+def _first_error(log: str) -> str:
+    """The first line of a failed build's text, and the first error in the log below it."""
+    what, *lines = log.splitlines()
+    error = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+    return f"{what} {error.strip()}"
+
+
 class SimDevice(Device):
     """Runs the register-transfer level of a configuration, clock by clock.
 
@@ -69,6 +76,7 @@ class SimDevice(Device):
         status: Callable[[str], None] | None = None,
     ) -> None:
         from terntable.sim import accelerator
+        from terntable.sim.build import BuildError
         from terntable.sim.dram import DramModel
 
         self.config = config
@@ -88,9 +96,12 @@ class SimDevice(Device):
             design = accelerator.Design(verilog)
         else:
             design = accelerator.Design(verilog.verilog, verilog.vlt)
-        self._model = accelerator.compile_accelerator(
-            config, design, trace=waves is not None, progress=status
-        )
+        try:
+            self._model = accelerator.compile_accelerator(
+                config, design, trace=waves is not None, progress=status
+            )
+        except BuildError as e:
+            raise DeviceError(_first_error(str(e))) from e
         self._simulation: accelerator.Simulation | None = None
         self._memory: mmap.mmap | None = None
 

@@ -114,10 +114,14 @@ class CallStatus(Component):
         m.d.comb += self.unit_state.eq(
             Cat(self.active[: len(isa.Unit)], self.sequencer_busy, self.dma_idle)
         )
-        counters = [(self.cycles, busy), (self.read_beat_count, self.read_beats),
-                    (self.write_beat_count, self.write_beats)]
-        counters += [(getattr(self, f"cycles_{n}"), self.active[i] & busy)
-                     for i, n in enumerate(COUNTED)]
+        counters = [
+            (self.cycles, busy),
+            (self.read_beat_count, self.read_beats),
+            (self.write_beat_count, self.write_beats),
+        ]
+        counters += [
+            (getattr(self, f"cycles_{n}"), self.active[i] & busy) for i, n in enumerate(COUNTED)
+        ]
         for counter, amount in counters:
             with m.If(self.start):
                 m.d.sync += counter.eq(0)

@@ -72,22 +72,8 @@ def test_zero_tokens_prefills_only(cli, tmp_path: Path) -> None:
 
 def test_sampling_repeats_with_its_seed(cli) -> None:
     def tokens(seed: str) -> list[int]:
-        got = cli(
-            *RUN,
-            "--prompt-ids",
-            "7,14",
-            "--max-tokens",
-            "12",
-            "--json",
-            "--temperature",
-            "1.0",
-            "--top-k",
-            "50",
-            "--top-p",
-            "0.95",
-            "--seed",
-            seed,
-        )
+        sampling = ["--temperature", "1.0", "--top-k", "50", "--top-p", "0.95", "--seed", seed]
+        got = cli(*RUN, "--prompt-ids", "7,14", "--max-tokens", "12", "--json", *sampling)
         return json.loads(got.out)["tokens"]
 
     assert tokens("1") == tokens("1")
@@ -99,18 +85,8 @@ def test_chunk_does_not_change_the_logits(cli, tmp_path: Path) -> None:
     files = []
     for chunk in ("1", "5", "16"):
         file = tmp_path / f"{chunk}.npy"
-        cli(
-            *RUN,
-            "--prompt-ids",
-            ids,
-            "--max-tokens",
-            "2",
-            "--chunk",
-            chunk,
-            "--logits",
-            str(file),
-            "--json",
-        )
+        split = ["--prompt-ids", ids, "--max-tokens", "2", "--chunk", chunk]
+        cli(*RUN, *split, "--logits", str(file), "--json")
         files.append(file.read_bytes())
     assert len(set(files)) == 1
 
@@ -242,3 +218,19 @@ def test_doctor_lists_what_is_there(cli) -> None:
     names = {f["name"]: f for f in json.loads(got.out)["findings"]}
     assert names["numpy"]["found"]
     assert all(f["remedy"] for f in names.values())
+
+
+def test_compile_prints_the_map_and_writes_the_image(cli, tmp_path: Path) -> None:
+    from terntable.host.image import Image
+
+    file = tmp_path / "tiny.img"
+    got = cli("compile", "--config", "tiny", "--out", str(file))
+    assert got.status == 0
+    for region in ("header", "program", "weights", "head", "kv"):
+        assert region in got.out
+    image = Image.load(file)
+    result = json.loads(cli("compile", "--config", "tiny", "--json").out)
+    assert result["bytes"] == image.size
+    assert {r["name"]: r["crc32"] for r in result["regions"]}["weights"]
+    got = cli("compile", "--out", "/nosuch/tiny.img")
+    assert (got.status, got.err.count("\n")) == (2, 1)

