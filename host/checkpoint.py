@@ -170,10 +170,11 @@ def read_spec(folder: Path) -> ModelSpec:
     if quantisation.get("quant_method") != "bitnet":
         raise UserError(f"{path}: not a ternary checkpoint: its quant_method is not 'bitnet'")
     rope = _section(config, "rope_parameters", path)
-    for scaling in (rope, _section(config, "rope_scaling", path)):
+    for name in ("rope_parameters", "rope_scaling"):
+        scaling = _section(config, name, path)
         kind_of_rope = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind_of_rope != "default" or (scaling is not rope and "factor" in scaling):
-            raise UserError(f"{path}: scaled rotary embeddings are not supported")
+        if kind_of_rope != "default" or "factor" in scaling:
+            raise UserError(f"{path}: {name} scales rotary embeddings: that is not supported")
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise UserError(f"{path}: biases are not supported")
     activation = config.get("hidden_act", "silu")

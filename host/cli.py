@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
@@ -250,9 +251,11 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(str(e))
         status = 1
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # of half-built hardware that is thrown away
         _complain("interrupted")
         status = 128 + signal.SIGINT
     except Stopped as e:
+        warnings.simplefilter("ignore")
         _complain(f"ended by {signal.Signals(e.number).name}")
         status = 128 + e.number
     except BrokenPipeError:

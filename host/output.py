@@ -66,8 +66,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path, names: Collection[str]) -> None:
-    """Raise UserError unless `path` is new or holds nothing but files named in `names`."""
+    """Raise UserError unless `path` can be made, or holds nothing but files named in `names`.
+
+    Leaves nothing behind.
+    """
     try:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        if there.is_dir() or there != path.absolute():
+            with tempfile.TemporaryFile(dir=there, prefix=_TEMPORARY):
+                pass
         if not path.exists():
             return
         if not path.is_dir():

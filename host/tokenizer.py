@@ -21,8 +21,9 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Raises UserError for text that isn't Unicode."""
         try:
-            text.encode()
-        except UnicodeEncodeError:
+            # Bytes that the locale doesn't know come as surrogates from the command line.
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeError:
             raise UserError(f"the text {text!a} isn't UTF-8: convert it") from None
         return self._tokenizer.encode(text).ids
 

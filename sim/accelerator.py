@@ -54,9 +54,10 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
     generated = importlib.import_module("terntable.hw.generate").generate(config)
     design = Design(generated.verilog, generated.vlt)
     cached.parent.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=cached.parent, delete=False) as out:
-        json.dump(design.__dict__, out)
-    Path(out.name).rename(cached)
+    with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".") as folder:
+        file = Path(folder) / cached.name
+        file.write_text(json.dumps(design.__dict__), encoding="utf-8")
+        file.replace(cached)
     return design
 
 
@@ -191,7 +192,7 @@ class Simulation:
         return answer
 
     def close(self, at_once: bool = False) -> None:
-        """End the simulator. The waves are complete unless `at_once`."""
+        """End the simulator. `at_once` leaves no time to complete the waves: they are removed."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -205,6 +206,8 @@ class Simulation:
                 process.wait(60 if self._waves else 5)
         toolchain.end_group(process)
         self._log.close()
+        if at_once and self._waves is not None and self._waves.is_file():
+            self._waves.unlink(missing_ok=True)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):

@@ -148,7 +148,9 @@ def configuration_file(lines: str) -> str:
 
 
 def _step(command: list[str], tools: Toolchain, log: Path, folder: Path, what: str) -> None:
-    status = toolchain.run_logged(command, log=log, env=tools.env(), cwd=folder)
+    # The compiler's temporary files go with the folder when it is killed.
+    env = tools.env() | {"TMPDIR": str(folder)}
+    status = toolchain.run_logged(command, log=log, env=env, cwd=folder)
     if status:
         raise BuildError(f"{what} failed (status {status}):\n{tail(log)}")
 

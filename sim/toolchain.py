@@ -123,13 +123,13 @@ def cache_folder() -> Path:
     try:
         folder = Path(text) if text else Path.home() / ".cache" / "terntable"
         folder = folder.expanduser().absolute()
+        if any(c in str(folder) for c in " '\"$#:\\"):
+            raise UserError(
+                f"make can't build in {str(folder)!r}: set TERNTABLE_CACHE to another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as e:
         raise UserError(f"no cache folder: {e}; set TERNTABLE_CACHE to one") from None
-    if any(c in str(folder) for c in " '\"$#:\\"):
-        raise UserError(
-            f"make can't build in {str(folder)!r}: set TERNTABLE_CACHE to another folder"
-        )
     return folder
 
 

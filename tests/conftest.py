@@ -1,3 +1,62 @@
-"""Set up before any test module is imported."""
+"""Set up before any test module is imported, and fixtures for all of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import terntable.host  # noqa: F401  sets NumPy's threads before NumPy is imported
+
+import numpy as np  # isort: skip
+import pytest
+from safetensors.numpy import save_file
+
+from terntable.host.checkpoint import _EMBEDDING, _FINAL, _HEAD, _LINEARS, _NORMS
+from terntable.host.model import Model
+
+
+def _pack(trits: np.ndarray) -> np.ndarray:
+    """Two-bit codes of four rows, a quarter of the matrix apart, in a byte."""
+    quarters = (trits + 1).astype(np.uint8).reshape(4, -1, trits.shape[1])
+    return np.bitwise_or.reduce([q << 2 * i for i, q in enumerate(quarters)])
+
+
+def _save(model: Model, folder: Path) -> Path:
+    spec = model.spec
+    tensors = {_FINAL: model.final_gain, _EMBEDDING: model.embedding}
+    if not spec.tied:
+        tensors[_HEAD] = model.head
+    for n in range(spec.layers):
+        layer, at = model.layer(n), f"model.layers.{n}"
+        for name, linear in layer.linears.items():
+            tensors[f"{at}.{_LINEARS[name]}.weight"] = _pack(linear.trits)
+            tensors[f"{at}.{_LINEARS[name]}.weight_scale"] = np.array([linear.scale], np.float32)
+        for name, gain in layer.gains.items():
+            tensors[f"{at}.{_NORMS[name]}.weight"] = gain
+    config = {
+        "model_type": "bitnet" if spec.ffn_sub_norm else "llama",
+        "hidden_size": spec.hidden,
+        "intermediate_size": spec.ffn,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab,
+        "max_position_embeddings": spec.context,
+        "rms_norm_eps": spec.eps,
+        "rope_theta": spec.rope_theta,
+        "hidden_act": spec.activation,
+        "tie_word_embeddings": spec.tied,
+        "bos_token_id": list(spec.bos_ids),
+        "eos_token_id": list(spec.eos_ids),
+        "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear"},
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def save_model() -> Callable[[Model, Path], Path]:
+    """Writes a model as a new checkpoint folder, without a tokenizer."""
+    return _save

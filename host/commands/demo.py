@@ -20,10 +20,7 @@ from ..session import Generation, Session
 from .run import Printer, check_run, generate_with_progress, say
 from .setup import Setup, load_setup, start_device
 
-PROMPT = (
-    "It is a truth universally acknowledged, that a single man in possession of a good fortune,"
-    " must be in want of a wife."
-)
+PROMPT = "It is a truth universally acknowledged, that a single man"
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,10 @@ def compare(
 ) -> Comparison:
     """Generate on the open device `rtl` (text shown as it comes), then on the emulator."""
     check_run(setup, prompt, max_tokens, None)
-    printer = Printer(setup.tokenizer, prompt, quiet)
+    printer = Printer(setup.tokenizer, quiet)
     on_rtl = generate_with_progress(
         Session(rtl, setup.image), prompt, max_tokens, Sampler(), printer
     )
-    printer.end()
     with start_device("emulator", setup) as emulator:
         on_emulator = Session(emulator, setup.image).generate(prompt, max_tokens)
     return Comparison(on_rtl, on_emulator)

@@ -74,6 +74,6 @@ def doctor_command(as_json: bool) -> None:
         for f in found:
             missing = "missing" if f.required else "not installed"
             table.add_row(f.name, f.found or missing, f.needed, "" if f.found else f.remedy)
-        Console(file=sys.stdout).print(table)
+        Console(file=sys.stdout, markup=False).print(table)  # [hw] is no markup
     if any(f.required and not f.found for f in found):
         raise typer.Exit(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +41,12 @@ class RunOptions:
 class Printer:
     """Shows a generation as it comes: text where there is a tokenizer, ids otherwise."""
 
-    def __init__(self, tokenizer: Tokenizer | None, prompt: list[int], quiet: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, quiet: bool) -> None:
         self._stream = TextStream(tokenizer) if tokenizer is not None and not quiet else None
         self._quiet = quiet
+
+    def start(self, prompt: list[int]) -> None:
+        """Show the prompt. To be called when no progress bar may erase its line any more."""
         if self._stream is not None:
             self._put(self._stream.start(prompt))
 
@@ -68,18 +70,21 @@ def generate_with_progress(
     prompt: list[int],
     max_tokens: int,
     sampler: Sampler,
-    on_token: Callable[[int], None],
+    printer: Printer,
     chunk: int | None = None,
 ) -> Generation:
-    """`Session.generate` with a progress bar on standard error while the prompt is prefilled."""
+    """`Session.generate` with a progress bar on standard error while the prompt is prefilled,
+    and the text on standard output after that."""
     result = Generation(list(prompt))
     steps = session.steps(result, max_tokens, sampler, chunk=chunk)
     with progress(f"prefill of {len(prompt)} tokens on {session.device.name}"):
         token = next(steps, None)
+    printer.start(prompt)
     if token is not None:
-        on_token(token)
+        printer(token)
     for token in steps:
-        on_token(token)
+        printer(token)
+    printer.end()
     return result
 
 
@@ -96,11 +101,10 @@ def run_command(options: RunOptions) -> None:
 
     with start_device(options.device, setup, waves=options.waves, note=say) as device:
         session = Session(device, setup.image)
-        printer = Printer(setup.tokenizer, prompt, options.json)
+        printer = Printer(setup.tokenizer, options.json)
         result = generate_with_progress(
             session, prompt, options.max_tokens, sampler, printer, options.chunk
         )
-        printer.end()
     if options.logits is not None:
         with whole_file(options.logits) as temporary:
             with temporary.open("wb") as f:

@@ -1,0 +1,62 @@
+"""What FPGA tools say about the generated Verilog, and that it is always the same."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from terntable.hw.config import load_config, weight_memory_plan
+from terntable.sim.accelerator import design_of
+from terntable.sim.lint import lint
+from terntable.sim.synthesis import MEMORIES, SynthesisError, map_design
+
+DIGEST = """
+import hashlib
+from terntable.hw.config import load_config
+from terntable.hw.generate import generate
+g = generate(load_config("test"))
+print(hashlib.sha256(repr(sorted(g.files().items())).encode()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("name", ["test", "tiny"])
+def test_verilator_warns_of_nothing(name: str) -> None:
+    design = design_of(load_config(name))
+    assert lint(design.verilog, vlt=design.vlt) == []
+
+
+def test_two_processes_write_the_same_bytes() -> None:
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True, capture_output=True, text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert len(digests[0].strip()) == 64
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("name", ["test", "tiny"])
+def test_yosys_maps_the_memories(name: str) -> None:
+    config = load_config(name)
+    cells = map_design(design_of(config).verilog, until=MEMORIES)
+    assert not [cell for cell in cells if cell.startswith("$mem")], "memories made of flip-flops"
+    assert cells["RAMB36E2"] > 0
+    plan = weight_memory_plan(config)
+    if config.weight_memory == "uram":
+        assert plan.primitive == "URAM288"
+        assert cells["URAM288"] == plan.primitives
+    else:
+        assert "URAM288" not in cells
+
+
+def test_yosys_refuses_what_no_fpga_has() -> None:
+    latch = "module a(input e, d, output reg q);\n  always @* if (e) q = d;\nendmodule\n"
+    with pytest.raises(SynthesisError):
+        map_design(latch, top="a", until=MEMORIES)
+    loop = "module a(input d, output q);\n  wire w;\n  assign w = ~w & d, q = w;\nendmodule\n"
+    with pytest.raises(SynthesisError):
+        map_design(loop, top="a", until=MEMORIES)
