@@ -108,7 +108,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
             "bytes between rows (RESIDUAL: rows start at the first token of the call; ROPE: at"
             " position 0)",
         ),
-        Field("ew", 3, 0, 16, "EW of a row; for SCALE the number of binary32 scales"),
+        Field("ew", 3, 0, 16, "EW of a row; not used for SCALE"),
         Field("count", 4, 0, 32, "SCALE: number of scales"),
     ),
     Op.NORM_QUANT: (

@@ -40,7 +40,9 @@ class Sequencer(Component):
     busy, done : state of the call; `done` is a strobe.
     error : strobe with code, unit and address: a command that is none, or a call that can't be.
     index : index of the command handed out last.
-    units{0..4} : command port of each isa.Unit, and its busy input.
+    cmd_{unit}, busy_{unit} : command port of each isa.Unit, and its busy input.
+    halt : an error elsewhere; nothing more is handed out.
+    read : reader's channel of port 0.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
