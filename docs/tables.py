@@ -56,7 +56,9 @@ def program() -> str:
     lines += [f"| {u.value} | {u.name} |" for u in isa.Unit]
     for op, fields in isa.FIELDS.items():
         unit = isa.UNIT_OF.get(op)
-        lines.append(f"\n## {op.name} ({op.value:#04x}, {'sequencer' if unit is None else unit.name})\n")
+        lines.append(
+            f"\n## {op.name} ({op.value:#04x}, {'sequencer' if unit is None else unit.name})\n"
+        )
         if not fields:
             lines.append("No fields.")
             continue

