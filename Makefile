@@ -31,7 +31,7 @@ $(VENV)/.stamp: pyproject.toml | preflight
 	@touch $@
 
 $(VENV)/.stamp-torch: $(VENV)/.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[oracle]'
 	@touch $@
 
 venv: $(VENV)/.stamp

@@ -33,7 +33,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="emulator or sim.")]
+DeviceOption = Annotated[str, typer.Option(help="emulator, sim, torch or triton.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no more.")]
 
 

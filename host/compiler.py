@@ -11,7 +11,7 @@ from terntable.host import rope
 from terntable.host.devices.base import Progress
 from terntable.host.head import plane_digits, quantise_head
 from terntable.host.image import HEADER, MAGIC, VERSION, Image, Region, align, crc32
-from terntable.host.model import Layer, Model
+from terntable.host.model import Layer, Model, ModelSpec
 from terntable.host.packing import PackedStream, StreamPacker, TilePlan
 from terntable.host.schedule import Constants, Schedule
 from terntable.host.shapes import Plans, Shapes, fits
@@ -19,7 +19,7 @@ from terntable.hw import isa, numeric
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 
-__all__ = ["compile_model", "fits"]
+__all__ = ["compile_model", "fits", "outline"]
 
 
 def compile_model(
@@ -35,10 +35,7 @@ def compile_model(
     Raises UserError when the model does not fit.
     """
     spec = model.spec
-    most = min(spec.context, config.max_context)
-    if context is not None and not 1 <= context <= most:
-        raise UserError(f"a context of {context} positions: 1 to {most} are possible")
-    shapes = Shapes(config, spec, context or most)
+    shapes = Shapes(config, spec, _context(spec, config, context))
     shapes.check()
     plans = Plans.of(shapes)
     weights, constants = _pack_layers(model, shapes, plans, progress)
@@ -93,6 +90,28 @@ def compile_model(
             name, region.offset, region.size, crc32(data[region.offset : region.end])
         )
     return Image(config, spec, data, regions, model.embedding, shapes.context, quantised.error)
+
+
+def outline(model: Model, config: AcceleratorConfig, context: int | None = None) -> Image:
+    """An image without weights and program, for devices that take the model itself: only the
+    regions `input` and `logits`. Any model fits; `context` as for `compile_model`."""
+    spec = model.spec
+    shapes = Shapes(config, spec, _context(spec, config, context))
+    rows = shapes.context * align(4 * shapes.hidden, config.bus_bytes)
+    regions = {
+        "input": Region("input", 0, rows),
+        "logits": Region("logits", align(rows), 4 * spec.vocab),
+    }
+    nothing = np.zeros(0, np.uint8)
+    return Image(config, spec, nothing, regions, model.embedding, shapes.context)
+
+
+def _context(spec: ModelSpec, config: AcceleratorConfig, context: int | None) -> int:
+    """The positions to provide for: as asked, else as many as model and configuration take."""
+    most = min(spec.context, config.max_context)
+    if context is not None and not 1 <= context <= most:
+        raise UserError(f"a context of {context} positions: 1 to {most} are possible")
+    return context or most
 
 
 def _bytes(x: NDArray) -> NDArray[np.uint8]:

@@ -37,6 +37,9 @@ class ModelSpec(BaseModel):
     attn_sub_norm: bool = False
     ffn_sub_norm: bool = False
     tied: bool = True
+    weight_only: bool = Field(
+        default=False, description="published with activations in floating point, not in int8"
+    )
     bos_ids: tuple[int, ...] = ()
     eos_ids: tuple[int, ...] = ()
 
@@ -81,10 +84,32 @@ class ModelSpec(BaseModel):
 
 @dataclass(frozen=True)
 class TernaryLinear:
-    """y = (trits @ codes) * scale * factor; trits int8 [out, in] in -1, 0, 1."""
+    """A matrix W[r, c] = trits[r, c] * row scale of r * column scale of c.
+
+    trits          int8 [out, in] in -1, 0, 1
+    scale          binary32 [] or [blocks]: equal runs of rows, each with a scale of its own
+    column_scale   binary32 [blocks], equal runs of columns; None where all are 1
+
+    Published linears quantise their input (code = input * 127 / absmax): y = sums * scale / that.
+    """
 
     trits: NDArray[np.int8]
-    scale: np.float32
+    scale: np.float32 | F32
+    column_scale: F32 | None = None
+
+    @property
+    def row_scales(self) -> F32:
+        """binary32 [blocks]; block b holds rows b * out / blocks and up."""
+        return np.atleast_1d(np.asarray(self.scale, np.float32))
+
+    def dense(self) -> F32:
+        """W in binary32 [out, in]."""
+        rows, columns = self.trits.shape
+        scales = self.row_scales
+        w = self.trits * np.repeat(scales, rows // len(scales))[:, None]
+        if self.column_scale is not None:
+            w = w * np.repeat(self.column_scale, columns // len(self.column_scale))
+        return w
 
 
 @dataclass(frozen=True)
@@ -96,12 +121,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class TextAssets:
+    """What turns text into ids: the text of a `tokenizer.json`, and a Jinja chat template."""
+
+    tokenizer: str | None = None
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A model whose layers are read when they are asked for.
 
-    embedding  [vocab, hidden], binary32, or bfloat16 as uint16
+    embedding  [vocab, hidden] in 16 bits (binary16, or bfloat16 as uint16) or binary32
     head       the same for the LM head; the embedding itself where the two are tied
-    folder     the checkpoint's folder (tokenizer.json lies there), None for a random model
+    source     the checkpoint's folder or file, None for a random model
+    origin     what the checkpoint was understood to be, a line for people
+    warnings   what is odd about it, a line each
+    text       reads tokenizer and chat template
     """
 
     spec: ModelSpec
@@ -109,38 +145,39 @@ class Model:
     final_gain: F32
     embedding: NDArray
     head: NDArray
-    folder: Path | None = None
+    source: Path | None = None
+    origin: str = ""
+    warnings: tuple[str, ...] = ()
+    text: Callable[[], TextAssets] = TextAssets
 
 
 def widen(x: NDArray) -> F32:
-    """binary32 values of binary32 or of bfloat16 kept as uint16."""
+    """binary32 values of binary32, binary16, or bfloat16 kept as uint16."""
     if x.dtype == np.uint16:
         return (x.astype(np.uint32) << 16).view(np.float32)
     return x.astype(np.float32, copy=False)
 
 
 def load_model(path_or_name: str | Path) -> Model:
-    """The model of a checkpoint folder, or a built-in one by its name ('tiny').
+    """The model of a checkpoint (folder, bundle or GGUF file), or a built-in one ('tiny').
 
-    Raises UserError with one line that says what is wrong with the folder.
+    Raises UserError with one line that says what is wrong with it.
     """
-    from terntable.host.checkpoint import load_checkpoint
+    from terntable.host.checkpoints import open_checkpoint
 
     path = Path(path_or_name)
     if not str(path_or_name):
         raise UserError("the model's name is empty: name a folder, or tiny")
     try:
-        if path.is_dir():
-            return load_checkpoint(path)
-        if len(path.parts) == 1 and (BUILT_IN / path.name / "config.json").is_file():
-            return load_checkpoint(BUILT_IN / path.name)
         if path.exists():
-            raise UserError(f"{path}: a checkpoint folder is expected, this is a file")
+            return open_checkpoint(path)
+        if len(path.parts) == 1 and (BUILT_IN / path.name / "config.json").is_file():
+            return open_checkpoint(BUILT_IN / path.name)
     except OSError as e:
         raise UserError(f"model {str(path)!r} can't be read: {e.strerror}") from None
     known = ", ".join(sorted(p.parent.name for p in BUILT_IN.glob("*/config.json")))
     raise UserError(
-        f"no model {str(path)!r}: name a folder with config.json and model.safetensors"
+        f"no model {str(path)!r}: name a checkpoint folder or GGUF file"
         + (f", or one of {known}" if known else "")
     )
 

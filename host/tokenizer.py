@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokenizers import Tokenizer as HFTokenizer
 
 from terntable.hw.errors import UserError
 
 
 class Tokenizer:
-    """A `tokenizer.json`."""
+    """A tokenizer from the text of its `tokenizer.json`; `where` names it in errors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, text: str, where: str) -> None:
         try:
-            self._tokenizer = HFTokenizer.from_file(str(path))
+            self._tokenizer = HFTokenizer.from_str(text)
         except Exception as e:  # the library raises plain Exception
-            raise UserError(f"{path}: no tokenizer: {e}") from None
+            raise UserError(f"{where}: no tokenizer: {e}") from None
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Raises UserError for text that isn't Unicode."""

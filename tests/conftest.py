@@ -10,7 +10,7 @@ import numpy as np  # isort: skip
 import pytest
 from safetensors.numpy import save_file
 
-from terntable.host.checkpoint import _EMBEDDING, _FINAL, _HEAD, _LINEARS, _NORMS
+from terntable.host.checkpoints.huggingface import _EMBEDDING, _FINAL, _HEAD, _LINEARS, _NORMS
 from terntable.host.model import Model
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 
-from ..compiler import compile_model, fits
-from ..devices import DEVICES, open_device
+from ..compiler import compile_model, fits, outline
+from ..devices import DEVICES, TAKES_MODEL, open_device
 from ..devices.base import Device
 from ..fit import derive_config
 from ..image import Image
@@ -67,12 +67,12 @@ def check_device(name: str) -> None:
 def choose_config(model: Model, device: str) -> AcceleratorConfig:
     """The smallest named configuration that fits the model.
 
-    The emulator needs no gateware, so it falls back to one derived from the model.
+    Devices without gateware fall back to one derived from the model.
     """
     for candidate in map(load_config, named_configs()):
         if fits(model.spec, candidate):
             return candidate
-    if device == "emulator":
+    if device in ("emulator", *TAKES_MODEL):
         return derive_config(model.spec)
     raise UserError(
         f"no named configuration fits model {model.spec.name!r}: give --config FILE with larger"
@@ -85,10 +85,10 @@ def load_setup(model_name: str, config_name: str | None, device: str) -> Setup:
     check_device(device)
     given = None if config_name is None else load_config(config_name)
     model = load_model(model_name)
-    file = model.folder / "tokenizer.json" if model.folder is not None else None
-    tokenizer = Tokenizer(file) if file is not None and file.exists() else None
+    text = model.text()
+    tokenizer = Tokenizer(text.tokenizer, str(model.source)) if text.tokenizer else None
     config = given or choose_config(model, device)
-    image = compile_model(model, config)
+    image = outline(model, config) if device in TAKES_MODEL else compile_model(model, config)
     return Setup(model, config, image, tokenizer)
 
 
@@ -103,4 +103,6 @@ def start_device(
     """Open device `name`; `note` hears of long steps, `verilog` takes the design's place."""
     if waves is not None and name != "sim":
         raise UserError(f"device {name} has no waveforms: --waves goes with --device sim")
-    return open_device(name, setup.config, waves=waves, verilog=verilog, note=note)
+    return open_device(
+        name, setup.config, model=setup.model, waves=waves, verilog=verilog, note=note
+    )

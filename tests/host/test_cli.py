@@ -288,7 +288,9 @@ PROMPTS = ["naïve café", "🙂 and 👩‍👩‍👧", "two\n\nlines\t", " ",
 def test_streamed_text_is_the_decoded_tokens(cli, prompt: str) -> None:
     options = ("--prompt", prompt, "--max-tokens", "4", "--temperature", "3")
     result = json.loads(cli(*RUN, *options, "--json").out)
-    tokenizer = Tokenizer(BUILT_IN / "tiny" / "tokenizer.json")
+    tokenizer = Tokenizer(
+        (BUILT_IN / "tiny" / "tokenizer.json").read_text(encoding="utf-8"), "tiny"
+    )
     whole = tokenizer.decode(result["prompt_tokens"] + result["tokens"])
     assert whole.startswith(prompt)
     got = cli(*RUN, *options)
@@ -297,7 +299,9 @@ def test_streamed_text_is_the_decoded_tokens(cli, prompt: str) -> None:
 
 
 def test_a_stream_holds_back_unfinished_characters() -> None:
-    tokenizer = Tokenizer(BUILT_IN / "tiny" / "tokenizer.json")
+    tokenizer = Tokenizer(
+        (BUILT_IN / "tiny" / "tokenizer.json").read_text(encoding="utf-8"), "tiny"
+    )
     ids = tokenizer.encode("a🙂é")
     for cut in range(len(ids) + 1):
         stream = TextStream(tokenizer)

@@ -46,8 +46,8 @@ def image(model: Model) -> Image:
 
 @pytest.fixture(scope="module")
 def tokens(model: Model) -> list[int]:
-    assert model.folder
-    tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+    assert model.source
+    tokenizer = Tokenizer.from_file(str(model.source / "tokenizer.json"))
     ids = tokenizer.encode(TEXT.read_text(encoding="utf-8")[: 8 * TOKENS]).ids
     assert len(ids) >= TOKENS
     return ids[:TOKENS]
