@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from terntable.hw.config import AcceleratorConfig
-
 from terntable.host.model import Model
+from terntable.hw.config import AcceleratorConfig
 
 from .base import Device
 

@@ -36,6 +36,11 @@ def cli(capsys: pytest.CaptureFixture[str]):
     return call
 
 
+def tiny_tokenizer() -> Tokenizer:
+    file = BUILT_IN / "tiny" / "tokenizer.json"
+    return Tokenizer(file.read_text(encoding="utf-8"), str(file))
+
+
 RUN = ("run", "--model", "tiny", "--config", "tiny")
 
 
