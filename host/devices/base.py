@@ -67,6 +67,8 @@ class Device(abc.ABC):
 
     name: str
     config: AcceleratorConfig
+    detail: str = ""
+    """What it runs on, for people: 'cpu, float32'. Empty where the name says it all."""
     progress: Progress | None = None
     """Called while a call runs, where the device can."""
 
