@@ -11,11 +11,12 @@ from terntable.host import rope
 from terntable.host.devices.base import Progress
 from terntable.host.head import plane_digits, quantise_head
 from terntable.host.image import HEADER, MAGIC, VERSION, Image, Region, align, crc32
-from terntable.host.model import Layer, Model, ModelSpec
-from terntable.host.packing import PackedStream, StreamPacker, TilePlan
+from terntable.host.linears import Part, gain_row, gain_rows, linears_of
+from terntable.host.model import Model, ModelSpec
+from terntable.host.packing import PackedStream, StreamPacker, TilePlan, plan_tiles
 from terntable.host.schedule import Constants, Schedule
-from terntable.host.shapes import Plans, Shapes, fits
-from terntable.hw import isa, numeric
+from terntable.host.shapes import Shapes, fits
+from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 
@@ -37,11 +38,11 @@ def compile_model(
     spec = model.spec
     shapes = Shapes(config, spec, _context(spec, config, context))
     shapes.check()
-    plans = Plans.of(shapes)
-    weights, constants = _pack_layers(model, shapes, plans, progress)
+    head_plan = plan_tiles(config, isa.PLANES * spec.vocab, shapes.hidden)
+    weights, constants = _pack_layers(model, shapes, progress)
     quantised = quantise_head(model.head)
     head_packer = StreamPacker(config)
-    _append_head(head_packer, quantised.codes, plans.head)
+    _append_head(head_packer, quantised.codes, head_plan)
     head = head_packer.finish()
     rope_rows = rope.rope_rows(
         shapes.context, spec.head_dim, spec.rope_theta, shapes.rope_bytes // 4
@@ -49,7 +50,7 @@ def compile_model(
 
     def program(regions: dict[str, Region]) -> NDArray[np.uint8]:
         """Its length does not depend on where the regions lie."""
-        schedule = Schedule(shapes, plans, constants, regions, weights, head)
+        schedule = Schedule(shapes, head_plan, constants, regions, weights, head)
         return np.frombuffer(schedule.encode(), np.uint8)
 
     contents = {
@@ -128,54 +129,26 @@ def _pad_row(row: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _pack_layers(
-    model: Model, shapes: Shapes, plans: Plans, progress: Progress | None
+    model: Model, shapes: Shapes, progress: Progress | None
 ) -> tuple[PackedStream, Constants]:
     """All layers' weights as one stream, in the order in which the program uses them."""
     packer = StreamPacker(shapes.config)
-    scales: list[dict[str, np.float32]] = []
+    parts: list[dict[str, list[Part]]] = []
     gains: dict[tuple[int, str], NDArray[np.float32]] = {}
     for n in range(model.spec.layers):
-        layer = model.layer(n)
-        for plan, trits in (
-            (plans.qkv, _qkv_rows(layer, shapes)),
-            (plans.o, _output_rows(layer, shapes)),
-            (plans.glu, _glu_rows(layer, shapes)),
-            (plans.down, _fit(layer.linears["down"].trits, shapes.hidden, shapes.ffn)),
-        ):
-            packer.append((trits + np.int8(1)).view(np.uint8), plan)
-        scales.append({k: np.float32(numeric.sanitise(v.scale)) for k, v in layer.linears.items()})
-        for name, gain in layer.gains.items():
-            gains[n, name] = _gain_row(name, gain, shapes)
+        layer, where = model.layer(n), f"model {model.spec.name!r}, layer {n}"
+        linears = linears_of(layer, shapes, where)
+        for name, found in linears.parts.items():
+            digits = (linears.trits[name] + np.int8(1)).view(np.uint8)
+            for part in found:
+                packer.append(digits[part.first_row : part.first_row + part.rows], part.plan)
+        parts.append(linears.parts)
+        for name, gain in gain_rows(layer, shapes, where).items():
+            gains[n, name] = gain
         if progress:
             progress(n + 1, model.spec.layers)
-    gains[model.spec.layers, "final"] = _gain_row("final", model.final_gain, shapes)
-    return packer.finish(), Constants(scales, gains)
-
-
-def _fit(trits: NDArray[np.int8], rows: int, columns: int) -> NDArray[np.int8]:
-    return np.pad(trits, ((0, rows - trits.shape[0]), (0, columns - trits.shape[1])))
-
-
-def _qkv_rows(layer: Layer, shapes: Shapes) -> NDArray[np.int8]:
-    spec, order = shapes.spec, rope.pair_order(shapes.spec.head_dim)
-    parts = [
-        rope.pad_heads(layer.linears["q"].trits, spec.heads, shapes.head, order),
-        rope.pad_heads(layer.linears["k"].trits, spec.kv_heads, shapes.head, order),
-        rope.pad_heads(layer.linears["v"].trits, spec.kv_heads, shapes.head),
-    ]
-    return _fit(np.concatenate(parts), shapes.qkv, shapes.hidden)
-
-
-def _output_rows(layer: Layer, shapes: Shapes) -> NDArray[np.int8]:
-    columns = rope.pad_heads(layer.linears["o"].trits.T, shapes.spec.heads, shapes.head)
-    return _fit(columns.T, shapes.hidden, shapes.attention)
-
-
-def _glu_rows(layer: Layer, shapes: Shapes) -> NDArray[np.int8]:
-    """Gate on even rows, up on odd rows."""
-    gate, up = layer.linears["gate"].trits, layer.linears["up"].trits
-    rows = np.stack([gate, up], axis=1).reshape(-1, gate.shape[1])
-    return _fit(rows, 2 * shapes.ffn, shapes.hidden)
+    gains[model.spec.layers, "final"] = gain_row("final", model.final_gain, shapes)
+    return packer.finish(), Constants(parts, gains)
 
 
 def _append_head(packer: StreamPacker, codes: NDArray[np.int8], plan: TilePlan) -> None:
@@ -192,10 +165,3 @@ def _append_head(packer: StreamPacker, codes: NDArray[np.int8], plan: TilePlan) 
         tiles = -(-words // plan.tile_words)
         last = words - (tiles - 1) * plan.tile_words
         packer.append(rows, TilePlan(plan.k_tiles, plan.tile_words, tiles, last))
-
-
-def _gain_row(name: str, gain: NDArray[np.float32], shapes: Shapes) -> NDArray[np.float32]:
-    if name == "attn_sub_norm":
-        gain = rope.pad_heads(gain, shapes.spec.heads, shapes.head)
-    width = align(gain.size, shapes.config.lanes)
-    return numeric.sanitise(np.pad(gain, (0, width - gain.size)).astype(np.float32))

@@ -182,8 +182,11 @@ def load_model(path_or_name: str | Path) -> Model:
     )
 
 
-def random_model(spec: ModelSpec, seed: int = 0) -> Model:
+def random_model(spec: ModelSpec, seed: int = 0, shards: int = 1) -> Model:
     """A model with random trits whose activations stay near unit size.
+
+    With `shards`, each matrix has that many scales: by rows those that make a row longer or split
+    it into heads, by columns (o and down) those that sum it up again.
 
     Gains are kept small enough that attention does not saturate: otherwise rounding differences
     are amplified and no comparison with another implementation means anything.
@@ -198,7 +201,14 @@ def random_model(spec: ModelSpec, seed: int = 0) -> Model:
         for name, (rows, columns) in spec.linear_shapes.items():
             trits = rng.integers(-1, 2, (rows, columns), np.int8)
             size = (1.5 / columns) ** 0.5 * rng.uniform(0.8, 1.25)
-            linears[name] = TernaryLinear(trits, np.float32(size))
+            scale, across = np.float32(size), None
+            if shards > 1:
+                spread = rng.uniform(0.5, 2, shards).astype(np.float32)
+                if name in ("o", "down"):
+                    across = spread
+                else:
+                    scale = scale * spread
+            linears[name] = TernaryLinear(trits, scale, across)
         gains = {name: vector(rng, size, 0.8) for name, size in spec.norm_sizes.items()}
         return Layer(linears, gains)
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terntable.host.image import Region, align
+from terntable.host.linears import Part
 from terntable.host.packing import PackedStream, TilePlan
 from terntable.host.program import ProgramBuilder
-from terntable.host.shapes import Plans, Shapes
+from terntable.host.shapes import Shapes
 from terntable.hw import isa
 from terntable.hw.isa import Dest, Mode, Op, Source
 
@@ -28,9 +29,9 @@ GainKey = tuple[int, str]
 
 @dataclass(frozen=True)
 class Constants:
-    """What the program needs from the weights: scales by layer and matrix, padded gain rows."""
+    """What the program needs from the weights: parts by layer and matrix, padded gain rows."""
 
-    scales: list[dict[str, np.float32]]
+    parts: list[dict[str, list[Part]]]
     gains: dict[GainKey, NDArray[np.float32]]
 
 
@@ -40,13 +41,13 @@ class Schedule:
     def __init__(
         self,
         shapes: Shapes,
-        plans: Plans,
+        head_plan: TilePlan,
         constants: Constants,
         regions: dict[str, Region],
         weights: PackedStream,
         head: PackedStream,
     ) -> None:
-        self._shapes, self._plans, self._constants = shapes, plans, constants
+        self._shapes, self._head_plan, self._constants = shapes, head_plan, constants
         self._regions, self._weights, self._head = regions, weights, head
         self._program = ProgramBuilder()
         self._gain_at: dict[GainKey, int] = {}
@@ -80,9 +81,8 @@ class Schedule:
         )
         self._linear(
             Mode.HEAD,
-            self._plans.head,
+            self._head_plan,
             isa.PLANES * spec.vocab,
-            [],
             writes="logits",
             single=1,
             address=self._base("logits"),
@@ -94,7 +94,6 @@ class Schedule:
 
     def _attention(self, n: int) -> None:
         spec, shapes, lanes = self._shapes.spec, self._shapes, self._shapes.config.lanes
-        scale = self._constants.scales[n]
         kv_fields = {
             "address": self._base("kv") + n * shapes.kv_layer_stride,
             "head_stride": shapes.kv_head_stride,
@@ -104,18 +103,9 @@ class Schedule:
         self._norm_quant(Source.RESIDUAL, (n, "attn_norm"))
         if n == 0:
             self._load_rows(Dest.ROPE, "rope", self._base("rope"), shapes.rope_bytes, shapes.head)
-        self._load_gain((n, "attn_sub_norm" if spec.attn_sub_norm else "ffn_norm"))
-        self._linear(
-            Mode.QKV,
-            self._plans.qkv,
-            shapes.qkv,
-            [(scale[name], scale[name]) for name in ("q", "k", "v")],
-            reads="rope",
-            writes="F",
-            segment0=shapes.attention // lanes,
-            segment1=(shapes.attention + spec.kv_heads * shapes.head) // lanes,
-            rope=0b011,
-        )
+        sub_gain = (n, "attn_sub_norm")
+        self._load_gain(sub_gain if sub_gain in self._gain_at else (n, "ffn_norm"))
+        self._parts(Mode.QKV, n, "qkv", reads="rope", writes="F")
         self._program.add(
             Op.KV_QUANT,
             reads=["F"],
@@ -135,32 +125,25 @@ class Schedule:
             head_dims=shapes.head,
             **kv_fields,
         )
-        self._norm_quant(Source.ATTENTION, (n, "attn_sub_norm"))
-        if spec.attn_sub_norm:
+        self._norm_quant(Source.ATTENTION, sub_gain, norm=spec.attn_sub_norm)
+        if sub_gain in self._gain_at:
             self._load_gain((n, "ffn_norm"))
-        self._residual(self._plans.o, scale["o"])
+        self._parts(Mode.RESIDUAL, n, "o", reads="X", writes="X")
 
     def _feed_forward(self, n: int) -> None:
-        spec, shapes = self._shapes.spec, self._shapes
-        scale = self._constants.scales[n]
+        spec, sub_gain = self._shapes.spec, (n, "ffn_sub_norm")
         self._norm_quant(Source.RESIDUAL, (n, "ffn_norm"))
         # The last layer's next norm is after the CHUNK.
         following = [(n + 1, "attn_norm")] if n + 1 < spec.layers else []
-        gains = [(n, "ffn_sub_norm"), *following] if spec.ffn_sub_norm else following
+        gains = [sub_gain, *following] if sub_gain in self._gain_at else following
         for key in gains[:1]:
             self._load_gain(key)
-        silu = spec.activation == "silu"
-        self._linear(
-            Mode.GLU_SILU if silu else Mode.GLU_RELU2,
-            self._plans.glu,
-            2 * shapes.ffn,
-            [(scale["gate"], scale["up"])],
-            writes="F",
-        )
-        self._norm_quant(Source.ROW, (n, "ffn_sub_norm"))
+        mode = Mode.GLU_SILU if spec.activation == "silu" else Mode.GLU_RELU2
+        self._parts(mode, n, "glu", writes="F")
+        self._norm_quant(Source.ROW, sub_gain, norm=spec.ffn_sub_norm)
         for key in gains[1:]:
             self._load_gain(key)
-        self._residual(self._plans.down, scale["down"])
+        self._parts(Mode.RESIDUAL, n, "down", reads="X", writes="X")
 
     # ------------------------------------------------------------ commands
 
@@ -193,58 +176,66 @@ class Schedule:
         row = self._constants.gains[key]
         self._load_rows(Dest.GAIN, "gain", self._gain_at[key], 0, row.size)
 
-    def _norm_quant(self, source: Source, key: GainKey, head: bool = False) -> None:
-        """A sub-norm that the model lacks leaves only the quantisation."""
+    def _norm_quant(
+        self, source: Source, key: GainKey, head: bool = False, norm: bool = True
+    ) -> None:
+        """A sub-norm that the model lacks leaves the quantisation, and a gain if there is one."""
         spec, shapes = self._shapes.spec, self._shapes
         width, elements = {
             Source.RESIDUAL: (shapes.hidden, spec.hidden),
             Source.ROW: (shapes.ffn, spec.ffn),
             Source.ATTENTION: (shapes.attention, spec.heads * spec.head_dim),
         }[source]
-        norm = int(key in self._gain_at)
+        gain = int(key in self._gain_at)
         self._program.add(
             Op.NORM_QUANT,
-            reads=[_ROW_OF[source], *(["gain"] if norm else [])],
+            reads=[_ROW_OF[source], *(["gain"] if gain else [])],
             writes=["A8"],
             source=source,
-            norm=norm,
-            gain=norm,
+            norm=int(norm),
+            gain=gain,
             head=int(head),
             ew=width // shapes.config.lanes,
             inv_n=1 / elements,
             eps=spec.eps,
         )
 
-    def _residual(self, plan: TilePlan, scale: np.float32) -> None:
-        self._linear(
-            Mode.RESIDUAL, plan, self._shapes.hidden, [(scale, scale)], reads="X", writes="X"
-        )
+    def _parts(
+        self, mode: Mode, n: int, name: str, *, writes: str, reads: str | None = None
+    ) -> None:
+        """The LINEARs of a layer's matrix."""
+        lanes = self._shapes.config.lanes
+        for part in self._constants.parts[n][name]:
+            fields: dict[str, int | float] = {
+                f"segment{i}": start // lanes for i, start in enumerate(part.starts[1:])
+            }
+            for i, segment in enumerate(part.segments):
+                fields[f"scale{i}_even"] = float(segment.even)
+                fields[f"scale{i}_odd"] = float(segment.odd)
+            fields["rope"] = sum(s.rope << i for i, s in enumerate(part.segments))
+            fields["first_row"] = part.first_row
+            self._linear(mode, part.plan, part.rows, writes=writes, reads=reads, **fields)
 
     def _linear(
         self,
         mode: Mode,
         plan: TilePlan,
         rows: int,
-        scales: list[tuple[np.float32, np.float32]],
         *,
         writes: str,
         reads: str | None = None,
-        **fields: int,
+        **fields: int | float,
     ) -> None:
-        """`scales` of even and odd rows, a pair a segment."""
-        defaults = {
+        """Fields that are not given stay neutral: one segment, no rotation, no address."""
+        neutral: dict[str, int | float] = {
             "segment0": _NEVER,
             "segment1": _NEVER,
             "rope": 0,
             "address": 0,
             "single": 0,
+            "first_row": 0,
             "head_ew": self._shapes.head // self._shapes.config.lanes,
-        }
-        pairs = [*scales, *[(np.float32(0), np.float32(0))] * (3 - len(scales))]
-        words = {
-            f"scale{i}_{parity}": float(value)
-            for i, pair in enumerate(pairs)
-            for parity, value in zip(("even", "odd"), pair, strict=True)
+            **{f"scale{i}_{parity}": 0.0 for i in range(3) for parity in ("even", "odd")},
         }
         self._program.add(
             Op.LINEAR,
@@ -256,6 +247,5 @@ class Schedule:
             tiles=plan.tiles,
             last_words=plan.last_words,
             out_rows=rows,
-            **(defaults | fields),
-            **words,
+            **(neutral | fields),
         )

@@ -21,7 +21,7 @@ from .errors import UserError
 KV_BLOCK = 32
 """Positions in an attention block; blocks are aligned to absolute positions."""
 
-GATEWARE_VERSION = 1
+GATEWARE_VERSION = 2
 """Raised when the same configuration yields gateware that needs other images or programs."""
 
 

@@ -149,6 +149,14 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         _f("scale2_even", 10, "weight scale of segment 2, even rows"),
         _f("scale2_odd", 11, "weight scale of segment 2, odd rows"),
         Field("address", 12, 0, 32, "HEAD: offset of the logits, binary32"),
+        Field(
+            "first_row",
+            13,
+            0,
+            24,
+            "where the results begin: a multiple of lanes, segments count from row 0 all the same."
+            " Of the commands that make a row of F or X the first has 0 here. HEAD: 0",
+        ),
     ),
     Op.ATTENTION: (
         Field("heads_per_kv", 1, 0, 8, "query heads of a KV head"),

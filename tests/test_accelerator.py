@@ -21,19 +21,72 @@ CONFIG = load_config("test")
 
 SPECS = {
     "bitnet": ModelSpec(
-        name="bitnet", layers=2, hidden=36, ffn=52, heads=4, kv_heads=2, head_dim=12, vocab=67,
-        context=100, rope_theta=1e4, eps=1e-5, activation="relu2", attn_sub_norm=True,
-        ffn_sub_norm=True, tied=True,
+        name="bitnet",
+        layers=2,
+        hidden=36,
+        ffn=52,
+        heads=4,
+        kv_heads=2,
+        head_dim=12,
+        vocab=67,
+        context=100,
+        rope_theta=1e4,
+        eps=1e-5,
+        activation="relu2",
+        attn_sub_norm=True,
+        ffn_sub_norm=True,
+        tied=True,
     ),
     "llama": ModelSpec(
-        name="llama", layers=3, hidden=20, ffn=44, heads=5, kv_heads=1, head_dim=8, vocab=33,
-        context=96, rope_theta=5e5, eps=1e-6, activation="silu", tied=False,
+        name="llama",
+        layers=3,
+        hidden=20,
+        ffn=44,
+        heads=5,
+        kv_heads=1,
+        head_dim=8,
+        vocab=33,
+        context=96,
+        rope_theta=5e5,
+        eps=1e-6,
+        activation="silu",
+        tied=False,
     ),
     "wide": ModelSpec(
-        name="wide", layers=1, hidden=64, ffn=128, heads=1, kv_heads=1, head_dim=32, vocab=301,
-        context=128, rope_theta=1e4, eps=1e-5, activation="relu2", ffn_sub_norm=True, tied=True,
+        name="wide",
+        layers=1,
+        hidden=64,
+        ffn=128,
+        heads=1,
+        kv_heads=1,
+        head_dim=32,
+        vocab=301,
+        context=128,
+        rope_theta=1e4,
+        eps=1e-5,
+        activation="relu2",
+        ffn_sub_norm=True,
+        tied=True,
     ),
-}  # fmt: skip
+    # Four scales a matrix: Q, K and V take four LINEARs, gate and up too.
+    "shards": ModelSpec(
+        name="shards",
+        layers=2,
+        hidden=40,
+        ffn=48,
+        heads=4,
+        kv_heads=4,
+        head_dim=8,
+        vocab=40,
+        context=64,
+        rope_theta=1e4,
+        eps=1e-5,
+        activation="silu",
+        tied=False,
+        weight_only=True,
+    ),
+}
+SHARDS = {"shards": 4}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +96,7 @@ def rtl() -> Iterator[SimDevice]:
 
 
 def image_of(name: str) -> Image:
-    return compile_model(random_model(SPECS[name], seed=3), CONFIG)
+    return compile_model(random_model(SPECS[name], seed=3, shards=SHARDS.get(name, 1)), CONFIG)
 
 
 def kv_cache(device: Device, image: Image) -> bytes:

@@ -248,31 +248,33 @@ class Machine:
             self._head(command, acc)
             return
         self.acc = acc
-        written = matrix.rows // 2 if mode in (Mode.GLU_RELU2, Mode.GLU_SILU) else matrix.rows
-        self._width(written, self.x if mode == Mode.RESIDUAL else self.f, "a row")
-        width = matrix.rows
-        y = numeric.mul(numeric.from_int(acc), self._row_scales(command, rows, width))
+        first, end = command["first_row"], command["first_row"] + matrix.rows
+        gated = mode in (Mode.GLU_RELU2, Mode.GLU_SILU)
+        written = slice(first // 2, end // 2) if gated else slice(first, end)
+        self._width(written.stop, self.x if mode == Mode.RESIDUAL else self.f, "a row")
+        y = numeric.mul(numeric.from_int(acc), self._row_scales(command, rows, matrix.rows))
         if mode == Mode.PLAIN:
-            self.f[:rows, :width] = y
+            self.f[:rows, written] = y
         elif mode == Mode.RESIDUAL:
-            self.x[:rows, :width] = numeric.add(self.x[:rows, :width], y)
+            self.x[:rows, written] = numeric.add(self.x[:rows, written], y)
         elif mode == Mode.QKV:
-            self.f[:rows, :width] = self._rotate(command, y)
-        elif mode in (Mode.GLU_RELU2, Mode.GLU_SILU):
+            self.f[:rows, written] = self._rotate(command, y)
+        elif gated:
             gate, up = y[:, 0::2], y[:, 1::2]
             if mode == Mode.GLU_SILU:
                 active = numeric.silu(gate)
             else:
                 positive = np.maximum(gate, np.float32(0))
                 active = numeric.mul(positive, positive)
-            self.f[:rows, :written] = numeric.mul(active, up)
+            self.f[:rows, written] = numeric.mul(active, up)
         else:
             raise self.memory.bad(f"mode {mode}")
 
     def _segments(self, command: Command, width: int) -> list[slice]:
-        """Rows of the segments 0, 1, 2."""
-        lanes = self.config.lanes
-        ends = [min(command[f"segment{i}"] * lanes, width) for i in range(2)] + [width]
+        """Rows of the segments 0, 1, 2, counted from the command's first row."""
+        lanes, first = self.config.lanes, command["first_row"]
+        ends = [min(max(command[f"segment{i}"] * lanes - first, 0), width) for i in range(2)]
+        ends.append(width)
         starts = [0, *ends[:2]]
         return [slice(a, b) for a, b in zip(starts, ends, strict=True)]
 

@@ -145,7 +145,7 @@ class LinearControl(Component):
                         k.eq(0),
                         token.eq(0),
                         word.eq(0),
-                        row.eq(0),
+                        row.eq(args["first_row"]),
                         tiles_left.eq(args["tiles"]),
                         rows_left.eq(args["out_rows"]),
                     ]

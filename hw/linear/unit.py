@@ -26,8 +26,9 @@ class LinearUnit(Component):
     DRAM are acknowledged. weights: index words of the fetch unit, taken while the ring has room,
     command or not. a8_read: rows of activations, word k_tile. factor, x_read, x_write, f_write,
     rope_read, scales, logits, argmax, argmax_logit: see Epilogue. clear_x, clear_f: strobe at the
-    start of a command that writes X or F, before its first write. weight_wait: the engine stands
-    still for want of weights in this cycle. Throughput: see LinearEngine. Reset: idle, ring empty.
+    start of a command that writes X or F from row 0 on, before its first write: rows that several
+    commands make keep the statistics of all. weight_wait: the engine stands still for want of
+    weights in this cycle. Throughput: see LinearEngine. Reset: idle, ring empty.
     """
 
     def __init__(self, config: AcceleratorConfig, library: ModuleLibrary | None = None) -> None:
@@ -54,7 +55,8 @@ class LinearUnit(Component):
         m = Module()
         m.submodules.engine = engine = LinearEngine(self._config, self._library)
         m.submodules.epilogue = epilogue = self._epilogue
-        mode = op_view(engine.command, Op.LINEAR)["mode"]
+        args = op_view(engine.command, Op.LINEAR)
+        mode, anew = args["mode"], engine.start & (args["first_row"] == 0)
 
         connect(m, flipped(self.weights), engine.weights)
         connect(m, engine.a8_read, flipped(self.a8_read))
@@ -68,8 +70,8 @@ class LinearUnit(Component):
             self.busy.eq(engine.busy | ~epilogue.idle),
             epilogue.command.eq(engine.command),
             epilogue.start.eq(engine.start),
-            self.clear_x.eq(engine.start & (mode == Mode.RESIDUAL)),
-            self.clear_f.eq(engine.start & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
+            self.clear_x.eq(anew & (mode == Mode.RESIDUAL)),
+            self.clear_f.eq(anew & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
             self.argmax.eq(epilogue.argmax),
             self.argmax_logit.eq(epilogue.argmax_logit),
             self.weight_wait.eq(engine.weight_wait),

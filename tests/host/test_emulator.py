@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.emulator.attention import KvCodes, attend
 from terntable.host.emulator.matrix import Matrix
 from terntable.host.image import Image
-from terntable.host.model import ModelSpec, random_model
+from terntable.host.model import Layer, ModelSpec, TernaryLinear, random_model
 from terntable.hw import isa
 from terntable.hw.attention.reference import reference as unit_reference
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig, load_config
@@ -75,6 +76,78 @@ def test_chunking_changes_no_bit(
     turns.call(tokens[:31], 0)
     turns.call(tokens[31:32], 31)
     assert turns.call(tokens[32:], 32).tobytes() == expected.tobytes()
+
+
+def test_scales_of_shards_are_the_matrices_scales(make_spec: Make, make_runner) -> None:
+    """A matrix whose blocks share a scale is one with that scale, however many LINEARs run it."""
+    spec = make_spec(heads=6, kv_heads=3, ffn=36, hidden=24)
+    model, tokens = random_model(spec, 4), list(range(20))
+    expected = make_runner(compile_model(model, TEST)).call(tokens, 0)
+
+    def split(layer: Layer) -> Layer:
+        many = {
+            name: TernaryLinear(linear.trits, np.repeat(linear.scale, 3))
+            for name, linear in layer.linears.items()
+        }
+        return Layer(many, layer.gains)
+
+    image = compile_model(replace(model, layer=lambda n: split(model.layer(n))), TEST)
+    assert make_runner(image).call(tokens, 0).tobytes() == expected.tobytes()
+    program = isa.decode_program(image.region("program").tobytes())
+    assert sum(c.op is Op.LINEAR for c in program) == 12 * spec.layers + 1
+
+
+def test_scales_of_columns_are_a_gain(make_spec: Make, make_runner) -> None:
+    """Folding scales into a sub-norm's gain by hand gives the same logits."""
+    spec = make_spec()
+    model, tokens = random_model(spec, 8), list(range(20))
+    columns = {"o": np.array([0.5, 3], np.float32), "down": np.array([2, 0.25, 1], np.float32)}
+
+    def scaled(layer: Layer) -> Layer:
+        linears = dict(layer.linears)
+        for name, scale in columns.items():
+            linears[name] = replace(linears[name], column_scale=scale)
+        return Layer(linears, layer.gains)
+
+    def folded(layer: Layer) -> Layer:
+        gains = dict(layer.gains)
+        for name, norm in (("o", "attn_sub_norm"), ("down", "ffn_sub_norm")):
+            each = layer.gains[norm].size // columns[name].size
+            gains[norm] = layer.gains[norm] * np.repeat(columns[name], each)
+        return Layer(layer.linears, gains)
+
+    logits = [
+        make_runner(
+            compile_model(replace(model, layer=lambda n, f=f: f(model.layer(n))), TEST)
+        ).call(tokens, 0)
+        for f in (scaled, folded, lambda layer: layer)
+    ]
+    assert logits[0].tobytes() == logits[1].tobytes() != logits[2].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "linear", "message"),
+    [
+        ("q", {"scale": np.ones(8, np.float32)}, "8 scales for 4 heads"),
+        ("up", {"scale": np.ones(36, np.float32)}, "a scale for 2 rows"),
+        ("v", {"column_scale": np.ones(2, np.float32) * 2}, "q, k, v scale the columns"),
+    ],
+)
+def test_scales_that_no_program_gives(
+    make_spec: Make, name: str, linear: dict, message: str
+) -> None:
+    model = random_model(make_spec())
+
+    def layer(n: int) -> Layer:
+        given = model.layer(n)
+        linears = given.linears | {name: replace(given.linears[name], **linear)}
+        return Layer(linears, given.gains)
+
+    four_lanes = AcceleratorConfig.model_validate(
+        TEST.model_dump() | {"lanes": 4, "rows": 4, "tables": 4}
+    )
+    with pytest.raises(UserError, match=f"layer 0: {message}"):
+        compile_model(replace(model, layer=layer), four_lanes)
 
 
 def test_the_tiny_configuration(make_spec: Make, make_runner) -> None:

@@ -26,6 +26,7 @@ class Case:
     tile_words: int
     head: bool = False
     seed: int = 1
+    first_row: int = 0
 
 
 Beat = tuple[int, int, tuple[int, ...]]  # token, word, sums
@@ -58,6 +59,7 @@ class Problem:
             "tiles": tiles,
             "last_words": words - (tiles - 1) * case.tile_words,
             "out_rows": case.n,
+            "first_row": case.first_row,
         }
         self.command = isa.encode(isa.Op.LINEAR, **values)
         self.beats: list[Beat] = []
@@ -82,7 +84,11 @@ class Problem:
                 if row < case.n
             ]
         return [
-            (token, row // c.lanes, tuple(map(int, sums[token, row : row + c.lanes])))
+            (
+                token,
+                (case.first_row + row) // c.lanes,
+                tuple(map(int, sums[token, row : row + c.lanes])),
+            )
             for token in lanes
             for row in rows[:: c.lanes]
             if row < case.n

@@ -75,6 +75,7 @@ CASES = [
     Case(tokens=1, n=35, k=20, tile_words=8, head=True),
     Case(tokens=4, n=4, k=6, tile_words=1),  # a K tile of one word
     Case(tokens=3, n=62, k=64, tile_words=32),  # the longest tile
+    Case(tokens=3, n=22, k=20, tile_words=4, first_row=26),  # a later part of a row
 ]
 
 
@@ -134,7 +135,7 @@ def test_verilog(name: str) -> None:
     cases = [
         Case(tokens=1, n=16 * E, k=3 * c.tile_inputs - 5, tile_words=10),
         Case(tokens=3, n=11 * E, k=c.tile_inputs + 1, tile_words=4),
-        Case(tokens=4, n=9 * E, k=c.tile_inputs, tile_words=3),
+        Case(tokens=4, n=9 * E, k=c.tile_inputs, tile_words=3, first_row=7 * E),
         Case(tokens=1, n=5 * E * 3, k=40, tile_words=7, head=True),
     ]
     here = Path(__file__).parent

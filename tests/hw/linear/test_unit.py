@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 from amaranth.sim import Simulator
 
 from terntable.hw import isa
@@ -15,9 +16,11 @@ from ..monitor import source
 from .linear_cases import Case, Problem, config_with
 
 
-def test_plain_rows() -> None:
+@pytest.mark.parametrize("first", [0, 10])
+def test_plain_rows(first: int) -> None:
+    """A command that begins a row clears its statistics, one that goes on with it doesn't."""
     c = config_with()
-    case = Case(tokens=3, n=22, k=31, tile_words=4)
+    case = Case(tokens=3, n=22, k=31, tile_words=4, first_row=first)
     problem = Problem(c, case)
     rng = np.random.default_rng(3)
     factors = rng.random(c.chunk, np.float32) + np.float32(0.5)
@@ -26,7 +29,7 @@ def test_plain_rows() -> None:
     words[6:8] = scales.view(np.uint32)
     command = int.from_bytes(np.array(words, "<u4").tobytes(), "little") | case.tokens << 560
     dut = LinearUnit(c)
-    rows = np.zeros((case.tokens, case.n), np.uint32)
+    rows = np.zeros((case.tokens, first + case.n), np.uint32)
     clears = []
 
     async def activations(ctx):
@@ -75,9 +78,11 @@ def test_plain_rows() -> None:
 
     sums = np.zeros((case.tokens, case.n), np.int64)
     for token, word, values in problem.beats:
-        sums[token, word * c.lanes : (word + 1) * c.lanes] = values
+        row = word * c.lanes - first
+        sums[token, row : row + c.lanes] = values
     expected = epilogue.reference(
         isa.Mode.PLAIN, sums, factors[: case.tokens], np.tile(scales, (3, 1))
     )
-    assert (rows == expected.view(np.uint32)).all()
-    assert clears == [1]
+    assert not rows[:, :first].any()
+    assert (rows[:, first:] == expected.view(np.uint32)).all()
+    assert clears == ([] if first else [1])
