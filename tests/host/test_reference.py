@@ -6,8 +6,8 @@ code that was rounded the other way spreads.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ from terntable.host.devices.emulator import EmulatorDevice  # noqa: E402
 from terntable.host.emulator import Chunk, Machine  # noqa: E402
 from terntable.host.head import quantise_head  # noqa: E402
 from terntable.host.image import Image  # noqa: E402
-from terntable.host.model import BUILT_IN, Model, load_model, random_model  # noqa: E402
-from terntable.host.reference import bitnet_torch  # noqa: E402
+from terntable.host.model import BUILT_IN, Model, load_model, random_model, widen  # noqa: E402
+from terntable.host.reference.decoder import Decoder  # noqa: E402
+from terntable.host.reference.operations import attention, quantise, rms_norm  # noqa: E402
 from terntable.hw.config import load_config  # noqa: E402
 from terntable.hw.isa import Command, Op, Source  # noqa: E402
 
@@ -125,8 +126,8 @@ def test_codes_and_sums_of_layers(model: Model, record: Recorder) -> None:
         ):
             at = 4 * n + step
             gain = torch.from_numpy(layer.gains[norm])
-            normal = bitnet_torch.rms_norm(torch.from_numpy(inputs[at]), gain, spec.eps)
-            expected, scale = bitnet_torch.quantise(normal)
+            normal = rms_norm(torch.from_numpy(inputs[at]), gain, spec.eps)
+            expected, scale = quantise(normal)
             exact = (normal.double() * scale.double()).numpy()
             wrong = codes[at] != expected.numpy()
             assert np.all(np.abs(codes[at] - expected.numpy())[wrong] == 1)
@@ -153,7 +154,7 @@ def test_attention_outputs(model: Model, record: Recorder) -> None:
     ):
         parts = np.split(rows[:, : q_size + 2 * kv_size], [q_size, q_size + kv_size], axis=1)
         q, k, v = (torch.from_numpy(p.copy()).view(TOKENS, -1, size).transpose(0, 1) for p in parts)
-        expected = bitnet_torch.attention(q, k, v, 1 / math.sqrt(size))
+        expected = attention(q, k, v, 0)
         expected = expected.transpose(0, 1).reshape(TOKENS, q_size).numpy()
         worst = max(worst, relative(output[:, :q_size], expected))
     print(f"attention outputs: relative root mean square {worst:.1e}")
@@ -162,6 +163,13 @@ def test_attention_outputs(model: Model, record: Recorder) -> None:
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
+
+
+def published_logits(model: Model, tokens: list[int]) -> np.ndarray:
+    """Logits after each token."""
+    decoder = Decoder(model)
+    rows = torch.from_numpy(widen(model.embedding[tokens]))
+    return decoder.logits(decoder.forward(rows, 0)).numpy()
 
 
 def teacher_forced(image: Image, tokens: list[int]) -> np.ndarray:
@@ -178,9 +186,9 @@ def teacher_forced(image: Image, tokens: list[int]) -> np.ndarray:
 
 
 def check_logits(model: Model, logits: np.ndarray, tokens: list[int]) -> None:
-    expected = bitnet_torch.logits(model, tokens).numpy()
+    expected = published_logits(model, tokens)
     head = quantise_head(model.head)
-    same_head = bitnet_torch.logits(model, tokens, head.codes * head.scales[:, None]).numpy()
+    same_head = published_logits(replace(model, head=head.codes * head.scales[:, None]), tokens)
     error, error_same_head = relative(logits, expected), relative(logits, same_head)
     ordered = np.sort(expected, axis=1)
     spread = ordered[:, -1] - ordered[:, 0]
@@ -213,4 +221,4 @@ def test_logits_of_random_models(changes: dict, make_spec) -> None:
     model = random_model(make_spec(**changes), 7)
     tokens = np.random.default_rng(8).integers(0, model.spec.vocab, 40).tolist()
     logits = teacher_forced(compile_model(model, load_config("test")), tokens)
-    assert relative(logits, bitnet_torch.logits(model, tokens).numpy()) < 0.03
+    assert relative(logits, published_logits(model, tokens)) < 0.03
