@@ -34,6 +34,10 @@ ConfigOption = Annotated[
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="emulator, sim, torch or triton.")]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="Numbers of torch and triton: float32 (default) or bfloat16."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no more.")]
 
 
@@ -41,6 +45,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 def run(
     model: ModelOption = "tiny",
     device: DeviceOption = "emulator",
+    dtype: DtypeOption = None,
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
     prompt_ids: Annotated[
@@ -76,6 +81,7 @@ def run(
         RunOptions(
             model=model,
             device=device,
+            dtype=dtype,
             config=config,
             prompt=prompt,
             prompt_ids=prompt_ids,

@@ -11,11 +11,12 @@ import numpy as np
 
 from terntable.hw.errors import UserError
 
+from ..devices.base import Device
 from ..output import check_writable, console, progress, whole_file
 from ..sampling import Sampler
 from ..session import Generation, Session, check_request
 from ..tokenizer import TextStream, Tokenizer
-from .setup import Setup, load_setup, start_device
+from .setup import Setup, check_device, load_setup, start_device
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class RunOptions:
 
     model: str
     device: str
+    dtype: str | None
     config: str | None
     prompt: str | None
     prompt_ids: str | None
@@ -95,11 +97,14 @@ def run_command(options: RunOptions) -> None:
         check_writable(options.logits, "logits file")
     if options.waves is not None:
         check_writable(options.waves, "waveform file")
+    check_device(options.device, options.dtype)
     setup = load_setup(options.model, options.config, options.device)
     prompt = setup.encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)
 
-    with start_device(options.device, setup, waves=options.waves, note=say) as device:
+    with start_device(
+        options.device, setup, dtype=options.dtype, waves=options.waves, note=say
+    ) as device:
         session = Session(device, setup.image)
         printer = Printer(setup.tokenizer, options.json)
         result = generate_with_progress(
@@ -110,9 +115,9 @@ def run_command(options: RunOptions) -> None:
             with temporary.open("wb") as f:
                 np.save(f, result.logits_array(setup.image.spec.vocab))
     if options.json:
-        print(json.dumps(summary(setup, options.device, result)))
+        print(json.dumps(summary(setup, device, result)))
     else:
-        note(describe(setup, options.device, result))
+        note(describe(setup, device, result))
 
 
 def check_run(setup: Setup, prompt: list[int], max_tokens: int, chunk: int | None) -> None:
@@ -135,14 +140,15 @@ def note(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def summary(setup: Setup, device: str, result: Generation) -> dict[str, object]:
+def summary(setup: Setup, device: Device, result: Generation) -> dict[str, object]:
     """The JSON object of a run."""
     text = setup.tokenizer.decode(result.tokens) if setup.tokenizer is not None else ""
     out: dict[str, object] = {
         "prompt_tokens": result.prompt_tokens,
         "tokens": result.tokens,
         "text": text,
-        "device": device,
+        "device": device.name,
+        "device_detail": device.detail,
         "config": setup.config.name,
         "prefill_seconds": round(result.prefill_seconds, 6),
         "decode_seconds": round(result.decode_seconds, 6),
@@ -158,10 +164,11 @@ def summary(setup: Setup, device: str, result: Generation) -> dict[str, object]:
     return out
 
 
-def describe(setup: Setup, device: str, result: Generation) -> str:
+def describe(setup: Setup, device: Device, result: Generation) -> str:
     """A line or two on what the run took."""
     n, steps = len(result.prompt_tokens), len(result.decode)
-    config = f"{device}, configuration {setup.config.name}"
+    name = f"{device.name} ({device.detail})" if device.detail else device.name
+    config = f"{name}, configuration {setup.config.name}"
     if result.prefill is None or result.prefill.cycles is None:
         rate = f", {steps / result.decode_seconds:.1f} tok/s" if steps else ""
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 
 from ..compiler import compile_model, fits, outline
-from ..devices import DEVICES, TAKES_MODEL, open_device
+from ..devices import DEVICES, TAKES_MODEL, missing, open_device
 from ..devices.base import Device
+from ..devices.model_device import DTYPES
 from ..fit import derive_config
 from ..image import Image
 from ..model import Model, load_model
@@ -58,21 +59,30 @@ def parse_ids(text: str) -> list[int]:
     return ids
 
 
-def check_device(name: str) -> None:
-    """Raise UserError for a device that this program doesn't have."""
+def check_device(name: str, dtype: str | None = None) -> None:
+    """Raise UserError for a device or a dtype of it that this program doesn't have, or that lacks
+    a Python package."""
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
+    if dtype is not None and name not in TAKES_MODEL:
+        raise UserError(
+            f"device {name} has one number format: --dtype goes with {' or '.join(TAKES_MODEL)}"
+        )
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    if lack := missing(name):
+        raise UserError(lack)
 
 
-def choose_config(model: Model, device: str) -> AcceleratorConfig:
-    """The smallest named configuration that fits the model.
+def choose_config(model: Model, devices: Sequence[str], positions: int = 1) -> AcceleratorConfig:
+    """The smallest named configuration that fits the model and a context of `positions`.
 
     Devices without gateware fall back to one derived from the model.
     """
     for candidate in map(load_config, named_configs()):
-        if fits(model.spec, candidate):
+        if fits(model.spec, candidate) and candidate.max_context >= positions:
             return candidate
-    if device in ("emulator", *TAKES_MODEL):
+    if all(device in ("emulator", *TAKES_MODEL) for device in devices):
         return derive_config(model.spec)
     raise UserError(
         f"no named configuration fits model {model.spec.name!r}: give --config FILE with larger"
@@ -82,20 +92,36 @@ def choose_config(model: Model, device: str) -> AcceleratorConfig:
 
 def load_setup(model_name: str, config_name: str | None, device: str) -> Setup:
     """Check the names, read the model, choose the configuration, compile the image."""
-    check_device(device)
+    return load_setups(model_name, config_name, [device])[device]
+
+
+def load_setups(
+    model_name: str, config_name: str | None, devices: Sequence[str], positions: int = 1
+) -> dict[str, Setup]:
+    """A setup for each device: model and configuration are the same, and so is the image but
+    that devices in TAKES_MODEL have one without weights."""
+    for device in devices:
+        check_device(device)
     given = None if config_name is None else load_config(config_name)
     model = load_model(model_name)
     text = model.text()
     tokenizer = Tokenizer(text.tokenizer, str(model.source)) if text.tokenizer else None
-    config = given or choose_config(model, device)
-    image = outline(model, config) if device in TAKES_MODEL else compile_model(model, config)
-    return Setup(model, config, image, tokenizer)
+    config = given or choose_config(model, devices, positions)
+    setups: dict[str, Setup] = {}
+    images: dict[bool, Image] = {}
+    for device in devices:
+        bare = device in TAKES_MODEL
+        if bare not in images:
+            images[bare] = outline(model, config) if bare else compile_model(model, config)
+        setups[device] = Setup(model, config, images[bare], tokenizer)
+    return setups
 
 
 def start_device(
     name: str,
     setup: Setup,
     *,
+    dtype: str | None = None,
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -104,5 +130,11 @@ def start_device(
     if waves is not None and name != "sim":
         raise UserError(f"device {name} has no waveforms: --waves goes with --device sim")
     return open_device(
-        name, setup.config, model=setup.model, waves=waves, verilog=verilog, note=note
+        name,
+        setup.config,
+        model=setup.model,
+        dtype=dtype,
+        waves=waves,
+        verilog=verilog,
+        note=note,
     )

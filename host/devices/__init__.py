@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,21 +17,37 @@ DEVICES = ("emulator", "sim", "torch", "triton")
 TAKES_MODEL = ("torch", "triton")
 """Devices that run the model itself: their images hold no weights (`compiler.outline`)."""
 
+_PACKAGES = {"torch": ("torch",), "triton": ("torch", "triton")}
+"""Python packages of a device that are extras, the extra called like the device."""
+
+
+def missing(name: str) -> str | None:
+    """A line that says what device `name` lacks here and how to install it; None where Python
+    has all of its packages."""
+    lacking = [p for p in _PACKAGES.get(name, ()) if importlib.util.find_spec(p) is None]
+    if not lacking:
+        return None
+    return (
+        f"device {name} needs the Python package {' and '.join(lacking)}:"
+        f" pip install 'terntable[{name}]', in a checkout make venv-torch"
+    )
+
 
 def open_device(
     name: str,
     config: AcceleratorConfig,
     *,
     model: Model | None = None,
+    dtype: str | None = None,
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Device:
     """Open a device by name. Raises KeyError for an unknown one.
 
-    For devices in TAKES_MODEL: `model` is what they run. For simulators: `waves` names a file,
-    `verilog` takes the place of the generated design's text. `note` is called with a line before
-    steps that take time.
+    For devices in TAKES_MODEL: `model` is what they run, `dtype` one of `model_device.DTYPES`
+    (binary32 by default). For simulators: `waves` names a file, `verilog` takes the place of the
+    generated design's text. `note` is called with a line before steps that take time.
     """
     if name == "emulator":
         from .emulator import EmulatorDevice
@@ -48,11 +65,13 @@ def open_device(
     if name in TAKES_MODEL:
         if model is None:
             raise ValueError(f"device {name} needs the model")
+        from .model_device import DTYPES
+
         if name == "torch":
             from .torch import TorchDevice
 
-            return TorchDevice(config, model)
+            return TorchDevice(config, model, dtype or DTYPES[0], note)
         from .triton import TritonDevice
 
-        return TritonDevice(config, model)
+        return TritonDevice(config, model, dtype or DTYPES[0], note)
     raise KeyError(name)
