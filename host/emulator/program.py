@@ -17,9 +17,6 @@ from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import Command, Mode, Op
 from terntable.hw.linear.trits import TRITS_PER_BYTE
 
-_WIDEN = 500_000_000
-"""Ternary weights of an image up to which the emulator keeps all of them in binary32."""
-
 
 @dataclass(frozen=True)
 class Program:
@@ -43,7 +40,6 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
                 f"bad command: {e}", unit="sequencer", address=at, command=memory.command
             ) from None
         at += isa.COMMAND_BYTES
-    total = sum(c["words"] for c in commands if c.op is Op.FETCH) * config.word_trits
     matrices: dict[int, Matrix] = {}
     stream = np.zeros((0, config.rows, config.tile_inputs), np.int8)
     for i, command in enumerate(commands):
@@ -58,7 +54,7 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
             if plan.words > len(stream):
                 raise memory.bad(f"{plan.words} weight words wanted, {len(stream)} fetched")
             words, stream = stream[: plan.words], stream[plan.words :]
-            matrices[i] = _matrix(config, memory, command, plan, words, total <= _WIDEN)
+            matrices[i] = _matrix(config, memory, command, plan, words)
         elif command.op is Op.CHUNK and len(stream):
             raise memory.bad(f"{len(stream)} weight words of the chunk are left over")
     return Program(commands, matrices)
@@ -82,7 +78,6 @@ def _matrix(
     command: Command,
     plan: TilePlan,
     words: NDArray[np.int8],
-    widen: bool,
 ) -> Matrix:
     rows = command["out_rows"]
     trits = matrix_from_words(words, plan)
@@ -91,5 +86,5 @@ def _matrix(
     if rows > trits.shape[0] or rows % unit:
         raise memory.bad(f"{rows} rows: a multiple of {unit} up to {trits.shape[0]} is expected")
     if head:
-        return Matrix(combine_planes(trits[:rows]), HEAD_MAX, widen)
-    return Matrix(trits[:rows], 1, widen)
+        return Matrix(combine_planes(trits[:rows]), HEAD_MAX)
+    return Matrix(trits[:rows], 1)

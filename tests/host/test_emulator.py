@@ -331,18 +331,17 @@ def touched(command: isa.Command) -> tuple[set, set]:
     return set(), set()
 
 
-@pytest.mark.parametrize("k", [7, 1100, 3000])
+@pytest.mark.parametrize(("rows", "k"), [(9, 7), (9, 1100), (800, 3000)])
 @pytest.mark.parametrize("largest", [1, 121])
-def test_products_are_exact(k: int, largest: int) -> None:
+def test_products_are_exact(rows: int, k: int, largest: int) -> None:
     rng = np.random.default_rng(k)
-    weights = rng.integers(-largest, largest + 1, (9, k)).astype(np.int8)
+    weights = rng.integers(-largest, largest + 1, (rows, k)).astype(np.int8)
     weights[0] = largest
     codes = rng.integers(-128, 128, (3, k)).astype(np.float32)
     codes[0] = -128
     exact = codes.astype(np.int64) @ weights.T.astype(np.int64)
-    for rows in (slice(0, 1), slice(0, 3)):
-        for widen in (False, True):
-            assert np.array_equal(Matrix(weights, largest, widen).dot(codes[rows]), exact[rows])
+    for tokens in (slice(0, 1), slice(0, 3)):
+        assert np.array_equal(Matrix(weights, largest).dot(codes[tokens]), exact[tokens])
 
 
 @pytest.mark.parametrize("newest", [0, 31, 32, 75])
