@@ -138,6 +138,7 @@ class Model:
     origin     what the checkpoint was understood to be, a line for people
     warnings   what is odd about it, a line each
     text       reads tokenizer and chat template
+    table_error  root mean square error of embedding and head in 16 bits, relative, the larger
     """
 
     spec: ModelSpec
@@ -149,6 +150,7 @@ class Model:
     origin: str = ""
     warnings: tuple[str, ...] = ()
     text: Callable[[], TextAssets] = TextAssets
+    table_error: float = 0.0
 
 
 def widen(x: NDArray) -> F32:

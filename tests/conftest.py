@@ -10,7 +10,8 @@ import numpy as np  # isort: skip
 import pytest
 from safetensors.numpy import save_file
 
-from terntable.host.checkpoints.huggingface import _EMBEDDING, _FINAL, _HEAD, _LINEARS, _NORMS
+from terntable.host.checkpoints.config_json import LINEARS, NORMS
+from terntable.host.checkpoints.huggingface import EMBEDDING, FINAL_NORM, HEAD
 from terntable.host.model import Model
 
 
@@ -22,16 +23,16 @@ def _pack(trits: np.ndarray) -> np.ndarray:
 
 def _save(model: Model, folder: Path) -> Path:
     spec = model.spec
-    tensors = {_FINAL: model.final_gain, _EMBEDDING: model.embedding}
+    tensors = {FINAL_NORM: model.final_gain, EMBEDDING: model.embedding}
     if not spec.tied:
-        tensors[_HEAD] = model.head
+        tensors[HEAD] = model.head
     for n in range(spec.layers):
         layer, at = model.layer(n), f"model.layers.{n}"
         for name, linear in layer.linears.items():
-            tensors[f"{at}.{_LINEARS[name]}.weight"] = _pack(linear.trits)
-            tensors[f"{at}.{_LINEARS[name]}.weight_scale"] = np.array([linear.scale], np.float32)
+            tensors[f"{at}.{LINEARS[name]}.weight"] = _pack(linear.trits)
+            tensors[f"{at}.{LINEARS[name]}.weight_scale"] = np.array([linear.scale], np.float32)
         for name, gain in layer.gains.items():
-            tensors[f"{at}.{_NORMS[name]}.weight"] = gain
+            tensors[f"{at}.{NORMS[name]}.weight"] = gain
     config = {
         "model_type": "bitnet" if spec.ffn_sub_norm else "llama",
         "hidden_size": spec.hidden,
