@@ -47,8 +47,7 @@ class TorchDevice(ModelDevice):
         place = "cuda" if torch.cuda.is_available() else "cpu"
         self.detail = f"{place}, {dtype}"
         number = getattr(torch, dtype)
-        free = torch.cuda.mem_get_info()[0] if place == "cuda" else available_memory()
-        widen = choose_widening(model, number.itemsize, free, self.detail)
+        widen = choose_widening(model, number.itemsize, free_memory(place), self.detail)
         if note:
             kept = dtype if widen else "int8"
             where = torch.cuda.get_device_name() if place == "cuda" else "the CPU"
@@ -100,8 +99,12 @@ def choose_widening(model: Model, itemsize: int, free: int | None, where: str) -
     )
 
 
-def available_memory() -> int | None:
-    """Bytes that programs can still have without swapping; None where the system doesn't say."""
+def free_memory(place: str) -> int | None:
+    """Bytes to be had on `cpu` (without swapping) or `cuda`; None where the system doesn't say."""
+    if place == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):
