@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 F32 = NDArray[np.float32]
 
+_SMALL = 1 << 20
+"""Weights of a model's largest matrix up to which one thread of the CPU is faster than more."""
+
 
 class TorchDevice(ModelDevice):
     """Runs a model in PyTorch, on CUDA where there is a GPU.
@@ -46,6 +49,8 @@ class TorchDevice(ModelDevice):
 
         place = "cuda" if torch.cuda.is_available() else "cpu"
         self.detail = f"{place}, {dtype}"
+        shapes = [*model.spec.linear_shapes.values(), model.head.shape]
+        self._one_thread = max(rows * columns for rows, columns in shapes) <= _SMALL
         number = getattr(torch, dtype)
         widen = choose_widening(model, number.itemsize, free_memory(place), self.detail)
         if note:
@@ -61,7 +66,8 @@ class TorchDevice(ModelDevice):
     def _forward(self, rows: F32, position: int) -> F32:
         import torch
 
-        with _memory_errors(f"{len(rows)} tokens at position {position} on {self.detail}"):
+        what = f"{len(rows)} tokens at position {position} on {self.detail}"
+        with _memory_errors(what), _threads(self._one_thread):
             x = self._open.forward(torch.from_numpy(rows), position)
             return _array(self._open.logits(x[-1:])[0])
 
@@ -113,6 +119,20 @@ def free_memory(place: str) -> int | None:
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
     return None
+
+
+@contextlib.contextmanager
+def _threads(one: bool) -> Iterator[None]:
+    """Let PyTorch use one thread of the CPU, if `one`, and as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    if one:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

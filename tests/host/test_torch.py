@@ -35,7 +35,7 @@ from terntable.host.reference.operations import rope_tables  # noqa: E402
 from terntable.host.session import Session  # noqa: E402
 from terntable.hw.errors import UserError  # noqa: E402
 
-torch.set_num_threads(1)  # the models are small: more threads cost more than they give
+torch.set_num_threads(1)  # for transformers too: the models are small
 LENGTH, SEEDS = 24, 6
 SHAPE = {
     "hidden_size": 64,
