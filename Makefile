@@ -5,13 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test synthesis check clean preflight
+.PHONY: help venv venv-torch demo test check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
 	@echo "make test    all tests"
 	@echo "make check   lint and types"
-	@echo "make synthesis  map whole designs with Yosys (tens of minutes)"
 	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
 	@echo "make clean   remove the environment and build products"
 
@@ -42,11 +41,7 @@ demo: $(VENV)/.stamp
 	@$(BIN)/terntable demo
 
 test: $(VENV)/.stamp-torch
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not synthesis" tests
-
-# Whole designs to FPGA cells: too long for every change.
-synthesis: $(VENV)/.stamp
-	$(BIN)/python -m pytest -n $(JOBS) -m synthesis tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff check .
