@@ -164,6 +164,23 @@ def eval_(
     evaluate_command(text, model, device, config, max_tokens, window, json_)
 
 
+@app.command(name="import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Checkpoint folder or GGUF file, or a bundle.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder to make: the model bundle."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only report.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Read a checkpoint, say what it is, and write it as a model bundle."""
+    from .commands.import_ import import_command
+
+    import_command(source, out, force, check, json_)
+
+
 @app.command(name="compile")
 def compile_(
     model: ModelOption = "tiny",
@@ -178,6 +195,40 @@ def compile_(
     from .commands.compile import compile_command
 
     compile_command(model, config, out, json_)
+
+
+@app.command()
+def compare(
+    devices: Annotated[str, typer.Option(help="Two or more: emulator,torch. The first leads.")],
+    model: ModelOption = "tiny",
+    config: ConfigOption = None,
+    prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
+    prompt_ids: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Token ids to continue, verbatim: 7,14,21."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 16,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Relative error of the residual stream above which a layer differs."),
+    ] = 0.05,
+    json_: JsonOption = False,
+) -> None:
+    """Run a prompt on several devices and show where they differ from the first."""
+    from .commands.compare import CompareOptions, compare_command
+
+    compare_command(
+        CompareOptions(
+            model=model,
+            devices=devices,
+            config=config,
+            prompt=prompt,
+            prompt_ids=prompt_ids,
+            max_tokens=max_tokens,
+            threshold=threshold,
+            json=json_,
+        )
+    )
 
 
 @app.command()

@@ -148,4 +148,5 @@ def _memory_errors(what: str) -> Iterator[None]:
 
 
 def _array(x: Any) -> F32:
-    return x.float().cpu().numpy()
+    """A copy: the next call writes over the tensor."""
+    return x.float().cpu().numpy().copy()
