@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from terntable.host import rope
 from terntable.host.devices.base import Progress
 from terntable.host.head import plane_digits, quantise_head
-from terntable.host.image import HEADER, MAGIC, VERSION, Image, Region, align, crc32
+from terntable.host.image import HEADER, MAGIC, MOST_BYTES, VERSION, Image, Region, align, crc32
 from terntable.host.linears import Part, gain_row, gain_rows, linears_of
 from terntable.host.model import Model, ModelSpec
 from terntable.host.packing import PackedStream, StreamPacker, TilePlan, plan_tiles
@@ -75,7 +75,7 @@ def compile_model(
     for name, size in runtime.items():
         regions[name] = Region(name, at, align(size))
         at += align(size)
-    if at >= 1 << 32:
+    if at >= MOST_BYTES:
         raise UserError(
             f"model {spec.name!r} makes an image of {at:,} bytes: offsets reach 4 GiB; give a"
             " smaller context"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from terntable.host.model import ModelSpec
 
 ALIGNMENT = 64
+MOST_BYTES = 1 << 32
+"""Offsets within an image have 32 bits."""
 MAGIC = b"TERNIMG\0"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQQQ")

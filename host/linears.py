@@ -67,14 +67,20 @@ class Linears:
 def linears_of(layer: Layer, shapes: Shapes, where: str) -> Linears:
     """Pad, permute and cut a layer's matrices. Raises UserError, which begins with `where`, for
     scales that no sequence of commands gives."""
-    given = layer.linears
     trits = {
         "qkv": _qkv_rows(layer, shapes),
         "o": _output_rows(layer, shapes),
         "glu": _glu_rows(layer, shapes),
-        "down": _fit(given["down"].trits, shapes.hidden, shapes.ffn),
+        "down": _fit(layer.linears["down"].trits, shapes.hidden, shapes.ffn),
     }
+    return Linears(trits, parts_of(layer, shapes, where))
+
+
+def parts_of(layer: Layer, shapes: Shapes, where: str) -> dict[str, list[Part]]:
+    """How a layer's four matrices are cut: only shapes and scales matter, not the trits."""
+    given = layer.linears
     heads, kv_heads = shapes.spec.heads, shapes.spec.kv_heads
+    inputs = {"qkv": shapes.hidden, "o": shapes.attention, "glu": shapes.hidden, "down": shapes.ffn}
     try:
         segments = {
             "qkv": [
@@ -90,13 +96,10 @@ def linears_of(layer: Layer, shapes: Shapes, where: str) -> Linears:
         }
     except ValueError as e:
         raise UserError(f"{where}: {e}") from None
-    return Linears(
-        trits,
-        {
-            name: _parts(shapes, found, trits[name].shape[1], _SEGMENTS if name == "qkv" else 1)
-            for name, found in segments.items()
-        },
-    )
+    return {
+        name: _parts(shapes, found, inputs[name], _SEGMENTS if name == "qkv" else 1)
+        for name, found in segments.items()
+    }
 
 
 def gain_rows(layer: Layer, shapes: Shapes, where: str) -> dict[str, F32]:

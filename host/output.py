@@ -18,6 +18,11 @@ from terntable.hw.errors import UserError
 console = Console(stderr=True)
 
 
+def warn(line: str) -> None:
+    """A warning on standard error, clear of progress bars and never folded."""
+    console.print(f"terntable: warning: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
 _TEMPORARY = ".terntable-"
 """First letters of files and folders that exist while something is written."""
 
@@ -108,6 +113,35 @@ def write_folder(path: Path, files: Mapping[str, str]) -> None:
                     (temporary / name).replace(path / name)
             else:
                 temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as e:
+        raise UserError(f"{path} can't be written: {e.strerror}") from None
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block succeeds.
+
+    What is there, which the caller has looked at (`check_folder`), is removed only then.
+    """
+    try:
+        path = path.resolve()
+        there = next(p for p in path.parents if p.is_dir())
+        temporary = Path(tempfile.mkdtemp(dir=there, prefix=_TEMPORARY))
+        try:
+            folder, old = temporary / "new", temporary / "old"
+            folder.mkdir()
+            yield folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                path.replace(old)
+            try:
+                folder.replace(path)
+            except BaseException:
+                if old.exists():
+                    old.replace(path)
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:

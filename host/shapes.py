@@ -63,8 +63,8 @@ class Shapes:
     def kv_layer_stride(self) -> int:
         return self.config.ports * self.kv_port_stride
 
-    def check(self) -> None:
-        """Raise UserError that names the first dimension that does not fit."""
+    def misfit(self) -> str | None:
+        """The first dimension that does not fit, in words; None where all do."""
         spec, config = self.spec, self.config
         for what, size, limit in (
             ("hidden size", self.hidden, "max_hidden"),
@@ -75,10 +75,16 @@ class Shapes:
         ):
             most = getattr(config, limit)
             if size > most:
-                raise UserError(
-                    f"model {spec.name!r} does not fit configuration {config.name!r}: its {what}"
-                    f" is {size}, {limit} is {most}: choose a larger configuration"
-                )
+                return f"its {what} is {size}, {limit} is {most}"
+        return None
+
+    def check(self) -> None:
+        """Raise UserError that names the first dimension that does not fit."""
+        if why := self.misfit():
+            raise UserError(
+                f"model {self.spec.name!r} does not fit configuration {self.config.name!r}: {why}:"
+                " choose a larger configuration"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,4 @@ class Plans:
 
 def fits(spec: ModelSpec, config: AcceleratorConfig) -> bool:
     """Whether a model of this shape can be compiled for `config`."""
-    try:
-        Shapes(config, spec, 1).check()
-    except UserError:
-        return False
-    return True
+    return Shapes(config, spec, 1).misfit() is None

@@ -99,13 +99,12 @@ class Checkpoint:
     def norms(self) -> dict[str, str]:
         return ARCHITECTURES[self.architecture].norms
 
-    @property
-    def origin(self) -> str:
-        """A line for people."""
+    def origin(self, packed: bool) -> str:
+        """A line for people; `packed`: the ternary weights are in two-bit codes."""
+        codes = "two-bit codes" if packed else "-1, 0 and 1 in floating point"
         stored = {
-            "packed": "packed or unpacked ternary weights with a scale that "
-            + ("multiplies" if self.multiply else "divides"),
-            "masters": "weights in floating point, rounded to ternary on import",
+            "packed": f"{codes}, {'multiplied' if self.multiply else 'divided'} by weight_scale",
+            "masters": "weights in floating point, rounded to ternary here",
             "values": "weights in floating point that are ternary already",
         }
         return f"{self.architecture}, {stored[self.storage]}"

@@ -59,7 +59,7 @@ def load_checkpoint(folder: Path) -> Model:
         embedding.values,
         head.values,
         source=folder,
-        origin=checkpoint.origin,
+        origin=checkpoint.origin(tensors.dtype(f"model.layers.0.{LINEARS['q']}.weight") == "U8"),
         warnings=tuple(warnings),
         text=lambda: read_text_assets(folder),
         table_error=max(embedding.error, head.error),

@@ -10,6 +10,7 @@ from pathlib import Path
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 
+from ..checkpoints.survey import watched
 from ..compiler import compile_model, fits, outline
 from ..devices import DEVICES, TAKES_MODEL, missing, open_device
 from ..devices.base import Device
@@ -17,6 +18,7 @@ from ..devices.model_device import DTYPES
 from ..fit import derive_config
 from ..image import Image
 from ..model import Model, load_model
+from ..output import warn
 from ..tokenizer import Tokenizer
 
 
@@ -103,7 +105,9 @@ def load_setups(
     for device in devices:
         check_device(device)
     given = None if config_name is None else load_config(config_name)
-    model = load_model(model_name)
+    model = watched(load_model(model_name), warn)
+    for line in model.warnings:
+        warn(line)
     text = model.text()
     tokenizer = Tokenizer(text.tokenizer, str(model.source)) if text.tokenizer else None
     config = given or choose_config(model, devices, positions)
