@@ -128,9 +128,16 @@ def check_call(image: Image, tokens: int, position: int, chunk: int | None) -> t
     chunk = image.config.chunk if chunk is None else chunk
     if not 1 <= chunk <= image.config.chunk:
         raise DeviceError(f"bad call: chunk {chunk}, 1 to {image.config.chunk} are possible")
-    if tokens < 1 or position < 0 or position + tokens > image.context:
+    if tokens < 1 or position < 0:
+        raise DeviceError(f"bad call: {tokens} tokens at position {position}")
+    check_room(image, tokens, position)
+    return tokens, position, chunk
+
+
+def check_room(image: Image, tokens: int, position: int) -> None:
+    """Raise DeviceError for a call that ends beyond the positions that the image provides for."""
+    if position + tokens > image.context:
         raise DeviceError(
             f"bad call: {tokens} tokens at position {position}, the image has room for"
             f" {image.context} positions"
         )
-    return tokens, position, chunk

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terntable.host.devices.base import CallResult, Device, DeviceError, check_image
+from terntable.host.devices.base import CallResult, Device, DeviceError, check_image, check_room
 from terntable.host.image import Image
 from terntable.hw import isa, regs
 from terntable.hw.config import AcceleratorConfig
@@ -104,6 +104,8 @@ class SimDevice(Device):
             raise DeviceError(_first_error(str(e))) from e
         self._simulation: accelerator.Simulation | None = None
         self._memory: mmap.mmap | None = None
+        self._image: Image | None = None
+        self._called = False
 
     def load(self, image: Image) -> None:
         from terntable.sim.accelerator import Simulation
@@ -140,6 +142,7 @@ class SimDevice(Device):
             PROGRAM=image.program,
             IRQ_ENABLE=1,
         )
+        self._image, self._called = image, False
 
     def write(self, offset: int, data: bytes) -> None:
         memory = self._mapped(offset, len(data))
@@ -149,13 +152,24 @@ class SimDevice(Device):
         return self._mapped(offset, size)[offset : offset + size]
 
     def start(self, tokens: int, position: int, chunk: int | None = None) -> None:
+        if self._image is None:
+            raise DeviceError("no image is loaded")
+        if self._called:
+            raise DeviceError("start while a call runs")
         if chunk is None:
             chunk = self.config.chunk
+        # What is beyond the configuration's maximum the gateware itself refuses.
+        if position + tokens <= self.config.max_context:
+            check_room(self._image, tokens, position)
+        self._called = True
         self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=_START)
 
     def wait(self) -> CallResult:
         from terntable.sim.accelerator import SimulationError
 
+        if not self._called:
+            raise DeviceError("wait without a call")
+        self._called = False
         try:
             self._running.wait(self._budget, self._stuck)
         except SimulationError as e:
@@ -186,6 +200,7 @@ class SimDevice(Device):
         if self._memory is not None:
             self._memory.close()
             self._memory = None
+        self._image, self._called = None, False
 
     @property
     def cycle(self) -> int:
@@ -202,7 +217,9 @@ class SimDevice(Device):
         if self._memory is None:
             raise DeviceError("no image is loaded")
         if offset < 0 or size < 0 or offset + size > len(self._memory):
-            raise ValueError(f"bytes {offset} to {offset + size} are not in the image")
+            raise DeviceError(
+                f"{size} bytes are not inside the image of {len(self._memory)}", address=offset
+            )
         return self._memory
 
     def _registers(self, *names: str) -> list[int]:

@@ -30,7 +30,7 @@ def image(of: AcceleratorConfig, size: int) -> SimpleNamespace:
     """An image of `size` bytes with a program and run-time regions only."""
     return SimpleNamespace(
         config=of, data=np.zeros(INPUT_AT, np.uint8), size=size, program=PROGRAM_AT,
-        write_base=INPUT_AT,
+        write_base=INPUT_AT, context=of.max_context,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def test_offsets_outside_the_image(config):
         with pytest.raises(DeviceError, match="no image"):
             sim.read(0, 4)
         sim.load(standin.image(config, SIZE))
-        with pytest.raises(ValueError, match="not in the image"):
+        with pytest.raises(DeviceError, match="not inside the image"):
             sim.write(SIZE - 2, b"four")
 
 
