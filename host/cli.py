@@ -231,6 +231,35 @@ def compare(
     )
 
 
+@app.command(name="bench-devices")
+def bench_devices(
+    model: ModelOption = "tiny",
+    devices: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="As emulator,torch. Default: all that are here but sim."),
+    ] = None,
+    config: ConfigOption = None,
+    prefill: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 128,
+    decode: Annotated[int, typer.Option(help="Tokens after it, one by one.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the prompt's random ids.")] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Measure prefill and decode on every device that is here."""
+    from .commands.bench_devices import BenchOptions, bench_devices_command
+
+    bench_devices_command(
+        BenchOptions(
+            model=model,
+            devices=devices,
+            config=config,
+            prefill=prefill,
+            decode=decode,
+            seed=seed,
+            json=json_,
+        )
+    )
+
+
 @app.command()
 def doctor(json_: JsonOption = False) -> None:
     """Say what is installed, what is missing, and what to do about it."""

@@ -101,7 +101,8 @@ def load_setups(
     model_name: str, config_name: str | None, devices: Sequence[str], positions: int = 1
 ) -> dict[str, Setup]:
     """A setup for each device: model and configuration are the same, and so is the image but
-    that devices in TAKES_MODEL have one without weights."""
+    that devices in TAKES_MODEL have one without weights. Raises UserError where the context is
+    less than `positions`."""
     for device in devices:
         check_device(device)
     given = None if config_name is None else load_config(config_name)
@@ -111,6 +112,12 @@ def load_setups(
     text = model.text()
     tokenizer = Tokenizer(text.tokenizer, str(model.source)) if text.tokenizer else None
     config = given or choose_config(model, devices, positions)
+    context = min(model.spec.context, config.max_context)
+    if positions > context:
+        raise UserError(
+            f"{positions} positions are needed, the context of model {model.spec.name!r} on"
+            f" configuration {config.name!r} is {context}: take fewer tokens"
+        )
     setups: dict[str, Setup] = {}
     images: dict[bool, Image] = {}
     for device in devices:
