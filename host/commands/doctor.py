@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import sys
@@ -25,13 +26,41 @@ class Finding:
     required: bool = False
 
 
-def _package(name: str, needed: str, extra: str, required: bool = False) -> Finding:
+def _version(name: str) -> str | None:
+    """The version of a Python package; None where it isn't installed."""
     try:
-        version: str | None = importlib.metadata.version(name)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        version = None
+        return None
+
+
+def _package(
+    name: str, needed: str, extra: str, required: bool = False, detail: str = ""
+) -> Finding:
+    version = _version(name)
+    if version is not None and detail:
+        version += f", {detail}"
     suffix = f"[{extra}]" if extra else ""
     return Finding(name, version, needed, f"pip install 'terntable{suffix}'", required)
+
+
+def _cuda() -> str:
+    """The GPU that PyTorch sees, or what it lacks; empty without PyTorch."""
+    if _version("torch") is None:
+        return ""
+    try:
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+    except (ImportError, OSError, RuntimeError) as e:
+        return f"but it doesn't work: {str(e).splitlines()[0]}"
+
+
+def _triton(cuda: str) -> str:
+    """How Triton's kernels would run."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "interpreted on the CPU, slowly"
+    return f"{cuda}: TRITON_INTERPRET=1 runs it on the CPU" if cuda == "no CUDA device" else cuda
 
 
 def _program(name: str, needed: str, remedy: str) -> Finding:
@@ -40,7 +69,7 @@ def _program(name: str, needed: str, remedy: str) -> Finding:
 
 def findings() -> list[Finding]:
     """Everything that is looked for."""
-    version = platform.python_version()
+    version, cuda = platform.python_version(), _cuda()
     return [
         Finding(
             "Python",
@@ -58,7 +87,10 @@ def findings() -> list[Finding]:
         _program("g++", "sim", "install g++ from your system's packages"),
         _program("make", "sim", "install make from your system's packages"),
         _program("perl", "sim", "install perl from your system's packages"),
-        _package("torch", "the float32 reference", "torch"),
+        _package("torch", "device torch, the reference", "torch", detail=cuda),
+        _package("triton", "device triton", "triton", detail=_triton(cuda)),
+        _package("gguf", "GGUF files", "import"),
+        _package("sentencepiece", "tokenizer.model files", "import"),
     ]
 
 
