@@ -36,7 +36,10 @@ class AcceleratorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    # The table-lookup array.
+    # The array.
+    array: Literal["lookup", "select_add"] = Field(
+        default="lookup", description="look sums of G activations up, or add them one by one"
+    )
     group: int = Field(ge=2, le=4, description="G: activations looked up together")
     tables: int = Field(ge=1, le=64, description="T: tables, one per group of a K tile")
     rows: int = Field(ge=2, le=32, description="Q: weight rows per cycle")
@@ -120,6 +123,12 @@ class AcceleratorConfig(BaseModel):
     def index_bits(self) -> int:
         """Bits of an index into a table of 3**G entries."""
         return (3**self.group - 1).bit_length()
+
+    @property
+    def build_cycles(self) -> int:
+        """Cycles in which the array takes a K tile's activations: the entries of a table; without
+        tables as many as keep a word from coming again to its accumulators too early."""
+        return 3**self.group if self.array == "lookup" else 3
 
     @property
     def table_bits(self) -> int:

@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from ..config import AcceleratorConfig
-from . import lane
+from .array import sum_bits
 
 LEAD = 2
 """Cycles from an `issue` to the cycle in which its sums must be given."""
@@ -50,7 +50,7 @@ class Accumulator(Component):
         super().__init__(
             {
                 "issue": In(issue_layout(c)),
-                "sums": In(data.ArrayLayout(signed(lane.sum_bits(c)), lanes)),
+                "sums": In(data.ArrayLayout(signed(sum_bits(c)), lanes)),
                 "finished": Out(1),
                 "drain": In(1),
                 "drain_half": In(1),

@@ -1,98 +1,63 @@
-"""The array: P token lanes by Q weight rows of lanes, with their table builders."""
+"""The interface of the array, whichever the configuration has, and its exact sums."""
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import In, Out, Signature
 
 from ..config import AcceleratorConfig
-from ..modules import ModuleLibrary
-from . import lane, tables
-from .lane import Lane
-from .tables import TableBuilder
-
-BUILD_LATENCY = tables.LATENCY + 1
-"""Cycles from `digits` to the write of the entry."""
 
 
-def latency(config: AcceleratorConfig) -> int:
-    """Cycles from an index word to its sums."""
-    return 1 + lane.latency(config)
+def tree_depth(leaves: int) -> int:
+    """Levels of a binary adder tree."""
+    return (leaves - 1).bit_length()
 
 
-class LookupArray(Component):
-    """Builds the tables of P tokens and looks a word of indices up in them.
+def sum_bits(config: AcceleratorConfig) -> int:
+    """Bits of the sum over a K tile: exact."""
+    return config.table_bits + tree_depth(config.tables)
 
-    load: bit p takes `activations` (tile_inputs int8) as those of token lane p.
-    build: entry `address` with these `digits` is computed and written in all tables, BUILD_LATENCY
-    cycles later; the activations must hold one more cycle.
-    index: Q * T indices (row-major), looked up by every token lane. sums: [p * Q + q], `latency`
-    cycles later. One entry and one word a cycle. A word given BUILD_LATENCY - 1 cycles before an
-    entry's write, or earlier, does not see it; from BUILD_LATENCY - 2 on it does. So a sweep may
-    follow the last build, and a build the last word of a sweep, in the next cycle, when an index
-    word comes ring.LATENCY cycles after its step. No reset, no back-pressure.
 
-    With a library, lanes and builders are placed modules; without one they are submodules.
+def array_signature(config: AcceleratorConfig) -> Signature:
+    """Ports of an array of P token lanes by Q weight rows.
+
+    load: bit p takes `activations` (tile_inputs int8) as those of token lane p. build: high for
+    config.build_cycles, while `digits` and `address` count the entries of a table; after it the
+    array uses the activations that were loaded last, which hold one more cycle. index: Q * T
+    indices (row-major), each the sum of digit j times 3**j of a group, used by every token lane.
+    sums: [p * Q + q], the array's latency later. One word a cycle: a sweep may follow the last
+    cycle of a build, and a build the last word of a sweep, in the next cycle, when an index word
+    comes ring.LATENCY cycles after its step. No reset, no back-pressure.
     """
+    c = config
+    return Signature(
+        {
+            "load": In(c.tokens),
+            "activations": In(data.ArrayLayout(signed(8), c.tile_inputs)),
+            "build": In(1),
+            "digits": In(data.ArrayLayout(2, c.group)),
+            "address": In(c.index_bits),
+            "index": In(c.word_bits),
+            "sums": Out(data.ArrayLayout(signed(sum_bits(c)), c.tokens * c.rows)),
+        }
+    )
 
-    def __init__(self, config: AcceleratorConfig, library: ModuleLibrary | None = None) -> None:
-        self._config = c = config
-        self._library = library
-        super().__init__(
-            {
-                "load": In(c.tokens),
-                "activations": In(data.ArrayLayout(signed(8), c.tile_inputs)),
-                "build": In(1),
-                "digits": In(data.ArrayLayout(2, c.group)),
-                "address": In(c.index_bits),
-                "index": In(c.word_bits),
-                "sums": Out(data.ArrayLayout(signed(lane.sum_bits(c)), c.tokens * c.rows)),
-            }
-        )
 
-    def elaborate(self, platform: object) -> Module:
-        c = self._config
-        m = Module()
-        if self._library is not None:
-            self._library.register("terntable_lane", Lane(c))
-            self._library.register("terntable_tables", TableBuilder(c))
-
-        enable, address = self.build, self.address
-        for stage in range(BUILD_LATENCY):
-            enable_next = Signal(name=f"write_en{stage}")
-            address_next = Signal(c.index_bits, name=f"write_address{stage}", reset_less=True)
-            m.d.sync += [enable_next.eq(enable), address_next.eq(address)]
-            enable, address = enable_next, address_next
-        index = Signal(c.word_bits, reset_less=True)
-        m.d.sync += index.eq(self.index)
-
-        row_bits = c.tables * c.index_bits
-        for p in range(c.tokens):
-            builder = self._place("terntable_tables", TableBuilder)
-            m.submodules[f"tables{p}"] = builder
-            activations = Signal.like(self.activations, name=f"activations{p}", reset_less=True)
-            with m.If(self.load[p]):
-                m.d.sync += activations.eq(self.activations)
-            entries = Signal.like(builder.entries, name=f"entries{p}", reset_less=True)
-            m.d.sync += entries.eq(builder.entries)
-            m.d.comb += [
-                builder.activations.eq(activations),
-                builder.digits.eq(self.digits),
-            ]
-            for q in range(c.rows):
-                block = self._place("terntable_lane", Lane)
-                m.submodules[f"lane{p}_{q}"] = block
-                m.d.comb += [
-                    block.write_en.eq(enable),
-                    block.write_address.eq(address),
-                    block.write_data.eq(entries),
-                    block.index.eq(index.word_select(q, row_bits)),
-                    self.sums[p * c.rows + q].eq(block.sum),
-                ]
-        return m
-
-    def _place(self, name: str, block: type) -> Component:
-        if self._library is None:
-            return block(self._config)
-        return self._library.place(name)
+def adder_tree(m: Module, leaves: list[Value], name: str) -> Value:
+    """The sum of `leaves` (of one shape), tree_depth cycles later: a registered level a cycle."""
+    shape, depth = Shape.cast(leaves[0].shape()), 0
+    while len(leaves) > 1:
+        depth += 1
+        width = shape.width + depth
+        following: list[Value] = []
+        for i in range(0, len(leaves), 2):
+            node = Signal(
+                signed(width) if shape.signed else unsigned(width),
+                name=f"{name}{depth}_{i // 2}",
+                reset_less=True,
+            )
+            m.d.sync += node.eq(sum(leaves[i + 1 : i + 2], leaves[i]))
+            following.append(node)
+        leaves = following
+    return leaves[0]

@@ -30,10 +30,11 @@ def a8_words(config: AcceleratorConfig) -> int:
 class LinearControl(Component):
     """Steps the array through a LINEAR command.
 
-    For every tile, every group of P tokens and every K tile: build the tables (3**G cycles), then
-    sweep the tile's words. Activations of the next K tile are read during a sweep, so a K tile
-    takes 3**G + words cycles when words >= lanes in use + 2 and the weights are there. A sweep
-    waits for weights word by word, and the first one of a tile for a half of the accumulators.
+    For every tile, every group of P tokens and every K tile: build the tables (build_cycles), then
+    sweep the tile's words. Activations of the next K tile are read meanwhile, so a K tile takes
+    build_cycles + words cycles, when that many are enough to read them (lanes in use + 4) and the
+    weights are there. A sweep waits for weights word by word, and the first one of a tile for a
+    half of the accumulators.
 
     cmd: taken when idle; start: strobe in the next cycle, from when on `command` holds it until
     the next. busy: until every job has been drained. a8_read, load: activations, row by row.
@@ -156,7 +157,7 @@ class LinearControl(Component):
                     m.d.sync += state.eq(State.BUILD)
             with m.Case(State.BUILD):
                 self._count_digits(m)
-                with m.If(self.address == 3**c.group - 1):
+                with m.If(self.address == c.build_cycles - 1):
                     m.d.comb += load_request.eq(~(k_end & group_end & tile_end))
                     m.d.sync += state.eq(State.SWEEP)
             with m.Case(State.SWEEP):
@@ -189,7 +190,7 @@ class LinearControl(Component):
             with m.If(carry):
                 m.d.sync += digit.eq(Mux(digit == 2, 0, digit + 1))
             carry = carry & (digit == 2)
-        with m.If(self.address == 3**self._config.group - 1):
+        with m.If(self.address == self._config.build_cycles - 1):
             m.d.sync += self.address.eq(0)
 
     def _preload(self, m: Module, tokens: Signal, last_k: Signal) -> tuple[Signal, Signal, Signal]:

@@ -12,12 +12,18 @@ from ..config import AcceleratorConfig
 from ..elementwise.epilogue import beat_layout
 from ..interfaces import RowReadSignature, command_layout
 from ..modules import ModuleLibrary
-from . import accumulate, array, ring
+from . import accumulate, lookup, ring, select
 from .accumulate import Accumulator
-from .array import LookupArray
 from .control import LinearControl, a8_words
 from .drain import Drain
+from .lookup import LookupArray
 from .ring import WeightRing
+from .select import SelectArray
+
+_ARRAYS = {
+    "lookup": (LookupArray, lookup.latency),
+    "select_add": (SelectArray, select.latency),
+}
 
 
 def reference(
@@ -48,8 +54,9 @@ class LinearEngine(Component):
     the ring has room, before, during and after commands. a8_read: rows of int8 activations, word
     k_tile. o: beats for the epilogue; stalls.
 
-    Throughput: a K tile of a group of tokens takes 3**G + tile_words cycles (see LinearControl);
-    tiles follow without a gap while the drain of the one before takes less time than a tile.
+    Throughput: a K tile of a group of tokens takes build_cycles + tile_words cycles (see
+    LinearControl); tiles follow without a gap while the drain of the one before takes less time
+    than a tile.
     Numbers: exact for sums below 2**23. Reset: ring empty, idle.
     """
 
@@ -74,7 +81,8 @@ class LinearEngine(Component):
         m = Module()
         m.submodules.control = control = LinearControl(c)
         m.submodules.ring = weights = WeightRing(c)
-        m.submodules.array = lookup = LookupArray(c, self._library)
+        kind, array_latency = _ARRAYS[c.array]
+        m.submodules.array = array = kind(c, self._library)
         m.submodules.accumulator = accumulator = Accumulator(c)
         m.submodules.drain_beats = drain = Drain(c)
 
@@ -93,13 +101,13 @@ class LinearEngine(Component):
             weights.step.eq(control.step),
             weights.free.eq(control.free),
             weights.rewind.eq(control.rewind),
-            lookup.load.eq(control.load),
-            lookup.activations.eq(self.a8_read.data),
-            lookup.build.eq(control.build),
-            lookup.digits.eq(control.digits),
-            lookup.address.eq(control.address),
-            lookup.index.eq(weights.data),
-            accumulator.sums.eq(lookup.sums),
+            array.load.eq(control.load),
+            array.activations.eq(self.a8_read.data),
+            array.build.eq(control.build),
+            array.digits.eq(control.digits),
+            array.address.eq(control.address),
+            array.index.eq(weights.data),
+            accumulator.sums.eq(array.sums),
             accumulator.drain.eq(control.jobs.valid & drain.job.ready),
             accumulator.drain_half.eq(control.jobs.payload.half),
             accumulator.drain_words.eq(control.jobs.payload.words),
@@ -107,7 +115,7 @@ class LinearEngine(Component):
             control.drained.eq(drain.done),
         ]
         issue = control.issue
-        for n in range(ring.LATENCY + array.latency(c) - accumulate.LEAD):
+        for n in range(ring.LATENCY + array_latency(c) - accumulate.LEAD):
             issue_next = Signal.like(issue, name=f"issue{n}")
             m.d.sync += issue_next.eq(issue)
             issue = issue_next

@@ -10,18 +10,9 @@ from amaranth.lib.wiring import Component, In, Out
 from numpy.typing import NDArray
 
 from ..config import AcceleratorConfig
+from .array import adder_tree, sum_bits, tree_depth
 
 TABLE_ATTRS = {"ram_style": "distributed"}
-
-
-def tree_depth(leaves: int) -> int:
-    """Levels of a binary adder tree."""
-    return (leaves - 1).bit_length()
-
-
-def sum_bits(config: AcceleratorConfig) -> int:
-    """Bits of a lane's sum: exact."""
-    return config.table_bits + tree_depth(config.tables)
 
 
 def reference(tables: NDArray[np.integer], index: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -56,7 +47,7 @@ class Lane(Component):
     def elaborate(self, platform: object) -> Module:
         c = self._config
         m = Module()
-        level: list[Value] = []
+        entries: list[Value] = []
         for t in range(c.tables):
             memory = Memory(
                 shape=unsigned(c.table_bits), depth=1 << c.index_bits, init=[], attrs=TABLE_ATTRS
@@ -72,19 +63,8 @@ class Lane(Component):
                 read.addr.eq(self.index[t]),
             ]
             m.d.sync += entry.eq(read.data)
-            level.append(entry)
-        depth = 0
-        while len(level) > 1:
-            depth += 1
-            following: list[Value] = []
-            for i in range(0, len(level), 2):
-                node = Signal(
-                    signed(c.table_bits + depth), name=f"sum{depth}_{i // 2}", reset_less=True
-                )
-                m.d.sync += node.eq(sum(level[i + 1 : i + 2], level[i]))
-                following.append(node)
-            level = following
-        m.d.comb += self.sum.eq(level[0])
+            entries.append(entry)
+        m.d.comb += self.sum.eq(adder_tree(m, entries, "sum"))
         return m
 
 

@@ -79,10 +79,11 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("array", ["lookup", "select_add"])
 @pytest.mark.parametrize("stall", [0.0, 0.7])
 @pytest.mark.parametrize("weight_idle", [0.0, 0.6])
-def test_commands(weight_idle: float, stall: float) -> None:
-    simulate(config_with(), CASES, weight_idle, stall)
+def test_commands(weight_idle: float, stall: float, array: str) -> None:
+    simulate(config_with(array=array), CASES, weight_idle, stall)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,9 @@ def test_commands(weight_idle: float, stall: float) -> None:
         {"tokens": 1},
         {"tables": 1, "group": 2, "tokens": 5},
         {"lanes": 4, "rows": 8, "tables": 4},
+        {"array": "select_add"},
+        {"array": "select_add", "group": 4, "tables": 3, "rows": 6, "tokens": 1, "tile_rows": 48},
+        {"array": "select_add", "group": 2, "tables": 1, "tokens": 5},
         {"weight_memory": "lutram", "weight_depth": 130, "max_row": 64, "tables": 4},
     ],
 )
