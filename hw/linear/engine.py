@@ -20,10 +20,14 @@ from .lookup import LookupArray
 from .ring import WeightRing
 from .select import SelectArray
 
-_ARRAYS = {
-    "lookup": (LookupArray, lookup.latency),
-    "select_add": (SelectArray, select.latency),
-}
+Array = LookupArray | SelectArray
+
+
+def make_array(config: AcceleratorConfig, library: ModuleLibrary | None) -> tuple[Array, int]:
+    """The configuration's array and its latency in cycles."""
+    if config.array == "lookup":
+        return LookupArray(config, library), lookup.latency(config)
+    return SelectArray(config, library), select.latency(config)
 
 
 def reference(
@@ -81,8 +85,8 @@ class LinearEngine(Component):
         m = Module()
         m.submodules.control = control = LinearControl(c)
         m.submodules.ring = weights = WeightRing(c)
-        kind, array_latency = _ARRAYS[c.array]
-        m.submodules.array = array = kind(c, self._library)
+        array, array_latency = make_array(c, self._library)
+        m.submodules.array = array
         m.submodules.accumulator = accumulator = Accumulator(c)
         m.submodules.drain_beats = drain = Drain(c)
 
@@ -115,7 +119,7 @@ class LinearEngine(Component):
             control.drained.eq(drain.done),
         ]
         issue = control.issue
-        for n in range(ring.LATENCY + array_latency(c) - accumulate.LEAD):
+        for n in range(ring.LATENCY + array_latency - accumulate.LEAD):
             issue_next = Signal.like(issue, name=f"issue{n}")
             m.d.sync += issue_next.eq(issue)
             issue = issue_next
