@@ -28,7 +28,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelOption = Annotated[str, typer.Option(help="Model folder, or 'tiny', the built-in model.")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint folder, bundle or GGUF file; tiny, the built-in model; random:SHAPE."
+    ),
+]
 ConfigOption = Annotated[
     str | None,
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),

@@ -15,6 +15,8 @@ from terntable.hw.errors import UserError
 
 F32 = NDArray[np.float32]
 BUILT_IN = Path(__file__).parent / "models"
+RANDOM = "random:"
+"""Begins the name of a model of random weights; the name of its shape follows."""
 
 
 class ModelSpec(BaseModel):
@@ -161,12 +163,16 @@ def widen(x: NDArray) -> F32:
 
 
 def load_model(path_or_name: str | Path) -> Model:
-    """The model of a checkpoint (folder, bundle or GGUF file), or a built-in one ('tiny').
+    """The model of a checkpoint (folder, bundle or GGUF file), a built-in one ('tiny'), or random
+    weights of a published shape ('random:bitnet-0.73b', see named_shapes).
 
     Raises UserError with one line that says what is wrong with it.
     """
     from terntable.host.checkpoints import open_checkpoint
+    from terntable.host.named_shapes import named_shape
 
+    if str(path_or_name).startswith(RANDOM):
+        return random_model(named_shape(str(path_or_name).removeprefix(RANDOM)))
     path = Path(path_or_name)
     if not str(path_or_name):
         raise UserError("the model's name is empty: name a folder, or tiny")
