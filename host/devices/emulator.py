@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from terntable.host.devices.base import CallResult, Device, DeviceError, check_call, check_image
@@ -31,6 +33,10 @@ class EmulatorDevice(Device):
         memory[: image.write_base] = image.data
         self.machine.attach(memory, image.write_base, image.program)
         self._image, self._call = image, None
+        # Weights are unpacked here, not in the first call's time. A program that can't be executed
+        # is that call's error, as it is the accelerator's.
+        with contextlib.suppress(DeviceError):
+            self.machine.prepare()
 
     def write(self, offset: int, data: bytes) -> None:
         image = self._loaded(offset, len(data))
