@@ -14,7 +14,22 @@ def open_checkpoint(path: Path) -> Model:
     Raises UserError with one line that says what is wrong with it.
     """
     if path.is_dir():
+        from .bundle import MANIFEST, open_bundle
+
+        if (path / MANIFEST).is_file():
+            return open_bundle(path)
+        if not (path / "config.json").is_file():
+            from .gguf_file import find_gguf
+
+            if (file := find_gguf(path)) is not None:
+                return open_checkpoint(file)
         from .huggingface import load_checkpoint
 
         return load_checkpoint(path)
-    raise UserError(f"{path}: a checkpoint folder is expected, this is a file")
+    from .gguf_file import is_gguf
+
+    if is_gguf(path):
+        from .gguf_model import load_gguf
+
+        return load_gguf(path)
+    raise UserError(f"{path}: no checkpoint: a folder or a GGUF file is expected")
