@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from terntable.host.cli import main
 from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.image import Image
 from terntable.host.model import ModelSpec
@@ -29,6 +30,26 @@ SMALL = {
     "ffn_sub_norm": True,
     "tied": True,
 }
+
+
+class Outcome:
+    """What a command left: its exit status and what it printed."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs the command line in this process."""
+
+    def call(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+    return call
 
 
 @pytest.fixture

@@ -14,26 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terntable.host.cli import main
 from terntable.host.model import BUILT_IN, random_model
 from terntable.host.tokenizer import TextStream, Tokenizer
 from terntable.sim import accelerator
-
-
-class Outcome:
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> Outcome:
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return Outcome(int(end.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def tiny_tokenizer() -> Tokenizer:
