@@ -77,6 +77,9 @@ def run(
         Optional[int],  # noqa: UP045
         typer.Option(help="Tokens of a prefill chunk. Default: the configuration's."),
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a message: use the chat template.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Prefill a prompt and generate text."""
@@ -98,6 +101,7 @@ def run(
             logits=logits,
             waves=waves,
             chunk=chunk,
+            chat=chat,
             json=json_,
         )
     )

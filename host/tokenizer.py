@@ -16,17 +16,22 @@ class Tokenizer:
         except Exception as e:  # the library raises plain Exception
             raise UserError(f"{where}: no tokenizer: {e}") from None
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`. Raises UserError for text that isn't Unicode."""
+    def encode(self, text: str, around: bool = True) -> list[int]:
+        """Ids of `text`, with those around it (such as the one that begins a sequence) where the
+        model has any and `around` is true. Raises UserError for text that isn't Unicode."""
         try:
             # Bytes that the locale doesn't know come as surrogates from the command line.
             text = text.encode("utf-8", "surrogateescape").decode("utf-8")
         except UnicodeError:
             raise UserError(f"the text {text!a} isn't UTF-8: convert it") from None
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(text, add_special_tokens=around).ids
 
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids)
+
+    def token(self, token_id: int) -> str:
+        """The text of a token as the vocabulary has it, empty where there is none."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
 
 class TextStream:

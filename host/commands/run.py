@@ -37,6 +37,7 @@ class RunOptions:
     logits: Path | None
     waves: Path | None
     chunk: int | None
+    chat: bool
     json: bool
 
 
@@ -99,7 +100,8 @@ def run_command(options: RunOptions) -> None:
         check_writable(options.waves, "waveform file")
     check_device(options.device, options.dtype)
     setup = load_setup(options.model, options.config, options.device)
-    prompt = setup.encode(options.prompt, options.prompt_ids)
+    encode = setup.encode_chat if options.chat else setup.encode
+    prompt = encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)
 
     with start_device(

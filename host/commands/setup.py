@@ -10,6 +10,7 @@ from pathlib import Path
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 
+from ..chat import render_chat
 from ..checkpoints.survey import watched
 from ..compiler import compile_model, fits, outline
 from ..devices import DEVICES, TAKES_MODEL, missing, open_device
@@ -30,6 +31,7 @@ class Setup:
     config: AcceleratorConfig
     image: Image
     tokenizer: Tokenizer | None
+    chat_template: str | None = None
 
     def encode(self, prompt: str | None, prompt_ids: str | None) -> list[int]:
         """Ids of the prompt given as text or as ids. Raises UserError when there is none."""
@@ -46,6 +48,30 @@ class Setup:
         ids = self.tokenizer.encode(prompt)
         if not ids:
             raise UserError(f"the prompt {prompt!r} has no tokens: give some text")
+        return ids
+
+    def encode_chat(self, prompt: str | None, prompt_ids: str | None) -> list[int]:
+        """Ids of the prompt as one message of a user. Raises UserError where the model has no chat
+        template, or as `encode` does."""
+        if prompt_ids is not None:
+            raise UserError("prompt-ids are taken verbatim: --chat goes with --prompt")
+        if not prompt or self.tokenizer is None:
+            return self.encode(prompt, None)  # which says what is missing
+        if self.chat_template is None:
+            raise UserError(
+                f"model {self.model.spec.name!r} has no chat template: leave --chat away"
+            )
+        spec, token = self.model.spec, self.tokenizer.token
+        text = render_chat(
+            self.chat_template,
+            [{"role": "user", "content": prompt}],
+            bos=token(spec.bos_ids[0]) if spec.bos_ids else "",
+            eos=token(spec.eos_ids[0]) if spec.eos_ids else "",
+        )
+        # The template has written all that goes around it.
+        ids = self.tokenizer.encode(text, around=False)
+        if not ids:
+            raise UserError("the model's chat template makes no text of the prompt")
         return ids
 
 
@@ -124,7 +150,7 @@ def load_setups(
         bare = device in TAKES_MODEL
         if bare not in images:
             images[bare] = outline(model, config) if bare else compile_model(model, config)
-        setups[device] = Setup(model, config, images[bare], tokenizer)
+        setups[device] = Setup(model, config, images[bare], tokenizer, text.chat_template)
     return setups
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,17 @@ def test_embeddings_in_other_types(tmp_path: Path, kind: str) -> None:
         assert table.dtype == np.float16
         assert np.array_equal(table, expected.astype(np.float16))
     assert read.table_error < 3e-4
+
+
+def test_embeddings_that_only_the_package_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf(
+        tmp_path / "m.gguf", small_model(spec_of("bitnet")), "bitnet", "TQ1_0", table="Q8_0"
+    )
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UserError, match=r"token_embd.weight is Q8_0, .* 'terntable\[import\]'"):
+        load_model(file)
 
 
 def test_an_activation_that_the_file_names(tmp_path: Path) -> None:
