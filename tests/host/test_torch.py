@@ -73,7 +73,8 @@ CONFIGS = {
 def published(config: transformers.PretrainedConfig, seed: int) -> torch.nn.Module:
     """transformers' own model with random ternary weights.
 
-    Norm gains are small: saturated attention would amplify every difference.
+    Norm gains are small: saturated attention would amplify every difference. Embedding and head
+    have values of 16 bits, as in published checkpoints.
     """
     torch.manual_seed(seed)
     oracle = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -91,8 +92,9 @@ def published(config: transformers.PretrainedConfig, seed: int) -> torch.nn.Modu
                 module.weight_scale = torch.nn.Buffer(scale)
         elif type(module).__name__.endswith("RMSNorm"):
             module.weight.data = 0.8 * (1 + 0.3 * torch.randn_like(module.weight))
-        elif isinstance(module, torch.nn.Embedding):
-            module.weight.data = torch.randn_like(module.weight)
+        elif isinstance(module, torch.nn.Embedding | torch.nn.Linear):
+            module.weight.data = torch.randn_like(module.weight).bfloat16().float()
+    oracle.tie_weights()
     return oracle.eval()
 
 
