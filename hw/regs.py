@@ -62,7 +62,7 @@ _TABLE: list[tuple[str, Access, str]] = [
     ),
     ("ERROR_ADDRESS", Access.RO, "offset of the failed access or of the bad command"),
     ("ERROR_COMMAND", Access.RO, "index of the command that was handed out last"),
-    ("BASE_LO", Access.RW, "bus address of the image, bits 31:0"),
+    ("BASE_LO", Access.RW, "bus address of the image, bits 31:0; a multiple of 4096"),
     ("BASE_HI", Access.RW, "bus address of the image, bits 63:32"),
     ("LIMIT", Access.RW, "bytes of the image: the fence refuses any access at or above"),
     ("WRITE_BASE", Access.RW, "lowest offset that may be written"),

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from .bus import ADDRESS_BITS
+from .bus import ADDRESS_BITS, PAGE_BYTES
 
 
 def request_layout(sources: int) -> data.StructLayout:
@@ -37,7 +37,7 @@ def reference(address: int, beats: int, bus_bytes: int, lower: int, limit: int) 
 
 class Fence(Component):
     """Adds `base` to offsets and checks that lower <= offset, offset + bytes <= limit, and that
-    the offset is aligned to the bus word.
+    the offset is aligned to the bus word and `base` to a page, since bursts are cut by offset.
 
     `base`, `lower` and `limit` are steady while bursts are inside. Latency: three cycles;
     throughput: one burst a cycle. Back-pressure: a stage moves when the next one is free. Reset
@@ -72,6 +72,7 @@ class Fence(Component):
         access = Signal(access_layout(self._sources))
         end = Signal(33)
         low = Signal()  # below the window, or not aligned
+        page_offset = self.base[: exact_log2(PAGE_BYTES)]
 
         valid = Signal(3)
         ready = Signal(4)
@@ -91,7 +92,11 @@ class Fence(Component):
                 access.beats.eq(request.beats),
                 access.source.eq(request.source),
                 end.eq(request.address + (request.beats << shift)),
-                low.eq((request.address < self.lower) | request.address[:shift].any()),
+                low.eq(
+                    (request.address < self.lower)
+                    | request.address[:shift].any()
+                    | page_offset.any()
+                ),
             ]
         with m.If(ready[2]):
             m.d.sync += [

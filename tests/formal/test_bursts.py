@@ -1,0 +1,71 @@
+"""BurstSplitter: descriptors become exactly the bursts that AXI allows, and end."""
+
+from __future__ import annotations
+
+from amaranth import Mux, Signal
+from amaranth.hdl import Assert, Cover
+
+from terntable.hw.axi.bursts import BurstSplitter
+from terntable.hw.axi.bus import PAGE_BYTES
+from terntable.sim.formal import Bench
+
+from .contract import lawful, sink, source
+
+NEXT, SIZE, ISSUE = range(3)
+
+
+def bench(block, bus_bits, burst_beats):
+    b = Bench()
+    m = b.m
+    m.submodules.dut = dut = block(bus_bits, burst_beats)
+    bus_bytes = bus_bits // 8
+    source(b, dut.req)
+    sink(b, dut.o)
+    b.independent(dut.req.ready, of=dut.req.valid)
+    taken, given = dut.req.valid & dut.req.ready, dut.o.valid & dut.o.ready
+
+    # What is left of the descriptor.
+    address, left = Signal(32), Signal(24)
+    with m.If(taken):
+        m.d.sync += [address.eq(dut.req.payload.address), left.eq(dut.req.payload.beats)]
+    with m.If(given):
+        m.d.sync += [
+            address.eq(address + dut.o.payload.beats * bus_bytes),
+            left.eq(left - dut.o.payload.beats),
+        ]
+
+    page = (PAGE_BYTES - address % PAGE_BYTES) // bus_bytes
+    page = Mux((address % bus_bytes) == 0, page, page + 1)
+    most = Mux(left < burst_beats, left, burst_beats)
+    beats = Mux(page < most, page, most)
+    with m.If(dut.o.valid):
+        m.d.comb += [
+            Assert(dut.o.payload.address == address),
+            Assert(dut.o.payload.beats == beats),
+            Assert(beats <= left),
+            Assert(lawful(dut.o.payload, bus_bits, burst_beats)),
+        ]
+    m.d.comb += [Assert(dut.busy == (left != 0)), Assert(dut.req.ready == (left == 0))]
+    # A burst is offered three cycles after the descriptor or the burst before.
+    due = b.before((left != 0) & ~given)
+    with m.If(due & b.before(due)):
+        m.d.comb += Assert(dut.o.valid)
+
+    # For the induction.
+    state = b.probe("dut.fsm_state", 2)
+    m.d.comb += [
+        Assert(state <= ISSUE),
+        Assert(dut.o.valid == (state == ISSUE)),
+        Assert(b.probe("dut.remaining", 24) == left),
+        Assert((left != 0) | (state == NEXT)),
+    ]
+    with m.If(left != 0):
+        m.d.comb += Assert(b.probe("dut.address", 32) == address)
+    with m.If(state == SIZE):
+        m.d.comb += [
+            Assert(b.probe("dut.most", 9) == most),
+            Assert(b.probe("dut.page", range(PAGE_BYTES // bus_bytes + 1)) == page),
+        ]
+    m.d.comb += Cover(given & (left > burst_beats) & (page == 1))
+    m.d.comb += Cover(given & (beats == burst_beats))
+    return b

@@ -1,0 +1,85 @@
+"""ReadChannel: bursts only for what the buffer can hold, and every word delivered."""
+
+from __future__ import annotations
+
+from amaranth import Signal
+from amaranth.hdl import Assert, Cover
+
+from terntable.hw.axi.reader import ReadChannel
+from terntable.sim.formal import Bench
+
+from .contract import lawful, sink, source
+from .fifos import buffered_fifo
+from .marked import Marked
+from .test_bursts import NEXT, SIZE
+
+BITS = 16
+
+
+def bench(block, burst_beats, depth):
+    b = Bench()
+    m = b.m
+    m.submodules.dut = dut = block(BITS, burst_beats, depth)
+    source(b, dut.channel.req)
+    sink(b, dut.burst)
+    sink(b, dut.channel.data)
+
+    # The port answers a burst with its beats, some time.
+    asked = dut.burst.valid & dut.burst.ready
+    owed = Signal(range(depth + 1))
+    filled = Signal()
+    m.d.comb += [
+        filled.eq(b.free(1, "filled") & (owed != 0)),
+        dut.fill.valid.eq(filled),
+        dut.fill.payload.eq(b.free(BITS, "word")),
+    ]
+    given = dut.channel.data.valid & dut.channel.data.ready
+    count = Signal(range(depth + 2))  # words in the buffer
+    m.d.sync += [
+        owed.eq(owed + (dut.burst.payload.beats & asked.replicate(9)) - filled),
+        count.eq(count + filled - given),
+    ]
+    marked = Marked(b, enter=filled, value=dut.fill.payload, leave=given, count=count, most=depth)
+
+    # Words never find the buffer full, so none is lost.
+    w_rdy = b.probe("dut.buffer.w_rdy", 1)
+    m.d.comb += [Assert(owed + count <= depth), Assert(~filled | w_rdy)]
+    with m.If(marked.first & given):
+        m.d.comb += Assert(dut.channel.data.payload == marked.value)
+    with m.If(dut.burst.valid):
+        m.d.comb += [
+            Assert(lawful(dut.burst.payload, BITS, burst_beats)),
+            Assert(owed + count + dut.burst.payload.beats <= depth),
+        ]
+
+    # For the induction.
+    m.d.comb += Assert(b.probe("dut.room", range(depth + 1)) + owed + count == depth)
+    buffered_fifo(
+        b, "dut.buffer", depth, BITS, count,
+        dut.channel.data.valid, dut.channel.data.payload, marked,
+    )  # fmt: skip
+    splitter_invariant(b, "dut.splitter", burst_beats)
+    m.d.comb += Cover(marked.first & given & (owed + count == depth) & (marked.value == 0xABCD))
+    return b
+
+
+def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
+    """What a BurstSplitter's registers hold between its states."""
+    m = b.m
+    state = b.probe(f"{path}.fsm_state", 2)
+    remaining = b.probe(f"{path}.remaining", 24)
+    most, beats = b.probe(f"{path}.most", 9), b.probe(f"{path}.beats", 9)
+    page = b.probe(f"{path}.page", range(4096 * 8 // BITS + 1))
+    address = b.probe(f"{path}.address", 32)
+    to_page = (4096 * 8 // BITS) - address[(BITS // 8).bit_length() - 1 : 12]
+    m.d.comb += [Assert(state <= 2), Assert((state == NEXT) | (remaining != 0))]
+    with m.If(state == SIZE):
+        m.d.comb += [
+            Assert((most != 0) & (most <= burst_beats) & (most <= remaining)),
+            Assert(page == to_page),
+        ]
+    with m.If(state == 2):
+        m.d.comb += [
+            Assert((beats != 0) & (beats <= burst_beats) & (beats <= remaining)),
+            Assert(beats <= to_page),
+        ]
