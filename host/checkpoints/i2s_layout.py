@@ -24,7 +24,8 @@ from terntable.host.checkpoints.gguf_file import I2_S_TAIL, Tensor
 _SHIFTS = (6, 4, 2, 0)
 CERTAIN = 8.0
 """Standard errors by which another order has to win."""
-_ORDERS = {
+ORDERS = ("published", "arm", "rows")
+_WORDS = {
     "arm": "that bitnet.cpp wrote on ARM (blocks of 64)",
     "rows": "that bitnet.cpp wrote with four rows a byte",
 }
@@ -55,13 +56,12 @@ def _column_shares(tensor: Tensor, order: str) -> NDArray[np.float64]:
     return shares.reshape(4, -1, group).transpose(1, 0, 2).reshape(columns)
 
 
-def _evidence(up: Tensor, down: Tensor, order: str) -> float:
-    """Fisher's z of the correlation between the shares, in standard errors."""
+def correlation(up: Tensor, down: Tensor, order: str) -> float:
+    """That of a channel's shares in the two matrices, read in this order."""
     a, b = _row_shares(up, order), _column_shares(down, order)
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float(a @ a) * float(b @ b))
-    correlation = float(a @ b) / norm if norm else 0.0
-    return math.atanh(min(max(correlation, -0.9999), 0.9999)) * math.sqrt(max(len(a) - 3, 0))
+    return float(a @ b) / norm if norm else 0.0
 
 
 def check_layout(up: Tensor, down: Tensor) -> None:
@@ -69,10 +69,14 @@ def check_layout(up: Tensor, down: Tensor) -> None:
     order than the published one."""
     if any(t.type.name != "I2_S" or t.shape[0] % 4 or t.shape[1] % 128 for t in (up, down)):
         return
-    published = _evidence(up, down, "published")
-    for order, words in _ORDERS.items():
-        # The difference of two such values has the variance of both.
-        if _evidence(up, down, order) - published > CERTAIN * math.sqrt(2):
+    # Fisher's z of a correlation over n channels has the variance 1 / (n - 3).
+    z = {
+        order: math.atanh(min(max(correlation(up, down, order), -0.9999), 0.9999))
+        for order in ORDERS
+    }
+    certain = CERTAIN * math.sqrt(2 / (up.shape[0] - 3))
+    for order, words in _WORDS.items():
+        if z[order] - z["published"] > certain:
             raise up.wrong(
                 f"is I2_S in an order {words}, not in the published one: import the Hugging Face"
                 " folder instead"

@@ -89,8 +89,7 @@ def findings() -> list[Finding]:
         _program("perl", "sim", "install perl from your system's packages"),
         _package("torch", "device torch, the reference", "torch", detail=cuda),
         _package("triton", "device triton", "triton", detail=_triton(cuda)),
-        _package("gguf", "GGUF files", "import"),
-        _package("sentencepiece", "tokenizer.model files", "import"),
+        _package("gguf", "quantised embeddings of GGUF files", "import"),
     ]
 
 

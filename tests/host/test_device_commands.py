@@ -93,7 +93,7 @@ def test_doctor_names_the_extras(cli, torch) -> None:
     assert found["torch"]["found"].startswith(torch.__version__)
     if not torch.cuda.is_available():
         assert "no CUDA device" in found["torch"]["found"]
-    for name, extra in (("triton", "triton"), ("gguf", "import"), ("sentencepiece", "import")):
+    for name, extra in (("triton", "triton"), ("gguf", "import")):
         assert found[name]["remedy"] == f"pip install 'terntable[{extra}]'"
         assert not found[name]["required"]
 

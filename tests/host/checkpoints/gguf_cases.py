@@ -96,14 +96,7 @@ Change = Callable[["gguf.GGUFWriter"], None]
 
 
 class Writer(gguf.GGUFWriter):
-    """A writer that knows matrices and tables by the name of their type."""
-
-    def matrix(self, name: str, linear: TernaryLinear, kind: str, pack=pack_i2s) -> None:
-        if kind == "I2_S":
-            data = pack(linear.trits, linear.scale)
-            self.add_tensor(name, data, linear.trits.shape, Fork.I2_S)
-        else:
-            self.table(name, linear.dense(), kind)
+    """A writer that knows types by their names."""
 
     def table(self, name: str, values: np.ndarray, kind: str) -> None:
         """A tensor in a type of the package, or in bfloat16 by dropping bits."""
@@ -155,10 +148,15 @@ def write_gguf(
     for n in range(spec.layers):
         layer = model.layer(n)
         for name, linear in layer.linears.items():
+            trits, dense = linear.trits, linear.dense()
             if architecture == "llama" and name in "qk":
-                heads = len(linear.trits) // spec.head_dim
-                linear = TernaryLinear(interleave(linear.trits, heads), linear.scale)
-            writer.matrix(f"blk.{n}.{NAMES[name]}.weight", linear, kind, pack)
+                heads = len(trits) // spec.head_dim
+                trits, dense = interleave(trits, heads), interleave(dense, heads)
+            if kind == "I2_S":
+                data = pack(trits, linear.scale)
+                writer.add_tensor(f"blk.{n}.{NAMES[name]}.weight", data, trits.shape, Fork.I2_S)
+            else:
+                writer.table(f"blk.{n}.{NAMES[name]}.weight", dense, kind)
         for name, gain in layer.gains.items():
             writer.add_tensor(f"blk.{n}.{name}.weight", gain)
     del writer.add_tensor

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from terntable.host.checkpoints.gguf_file import Gguf
+from terntable.host.checkpoints.i2s_layout import ORDERS, correlation
 from terntable.host.compiler import compile_model
 from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.fit import derive_config
 from terntable.host.head import quantise_head
-from terntable.host.model import Model, TernaryLinear, load_model
+from terntable.host.model import Model, TernaryLinear, load_model, widen
 from terntable.host.session import Session
 from terntable.hw.errors import UserError
 
@@ -177,10 +179,11 @@ def sharded(model: Model, rows: int, columns: int) -> Model:
 
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "F16"])
-def test_scales_of_shards(tmp_path: Path, kind: str) -> None:
-    """Runs of rows that hold whole heads keep them when q and k are put in order."""
+@pytest.mark.parametrize("rows", [2, 16])
+def test_scales_of_shards(tmp_path: Path, kind: str, rows: int) -> None:
+    """Scales move with the rows of q and k: 16 shards hold a part of a head each."""
     spec = spec_of("llama", hidden=512, heads=8, kv_heads=2)
-    model = sharded(small_model(spec), rows=2, columns=2)
+    model = sharded(small_model(spec), rows=rows, columns=2)
     read = load_model(write_gguf(tmp_path / "m.gguf", model, "llama", kind))
     assert read.spec.weight_only and "several scales" in read.origin
     for name, linear in model.layer(1).linears.items():
@@ -387,11 +390,12 @@ def test_shapes_that_the_metadata_denies(tmp_path: Path) -> None:
         load_model(file)
 
 
-def test_i2s_in_other_orders_is_recognised(tmp_path: Path) -> None:
-    """In the weights of a trained model: those of the built-in one, its MLP cut to whole blocks."""
+@pytest.fixture(scope="module")
+def trained() -> Model:
+    """The built-in model, its MLP cut to whole blocks of I2_S."""
     tiny = load_model("tiny")
     ffn = tiny.spec.ffn // 128 * 128
-    spec = tiny.spec.model_copy(update={"layers": 1, "ffn": ffn, "bos_ids": (), "eos_ids": ()})
+    spec = tiny.spec.model_copy(update={"ffn": ffn, "bos_ids": (), "eos_ids": ()})
 
     def layer(n: int):
         found = tiny.layer(n)
@@ -402,17 +406,37 @@ def test_i2s_in_other_orders_is_recognised(tmp_path: Path) -> None:
         found.gains["ffn_sub_norm"] = found.gains["ffn_sub_norm"][:ffn]
         return found
 
-    table = tiny.embedding.astype(np.float32)
-    model = Model(spec, layer, tiny.final_gain, table, table)
+    table = widen(tiny.embedding)
+    return Model(spec, layer, tiny.final_gain, table, table)
 
-    def write(pack: Callable[..., np.ndarray]) -> Path:
-        return write_gguf(tmp_path / "m.gguf", model, "bitnet-b1.58", "I2_S", pack=pack)
 
-    read = load_model(write(pack_i2s)).layer(0).linears
-    assert np.array_equal(read["down"].trits, layer(0).linears["down"].trits)
-    for pack, words in ((lambda t, s: pack_i2s(t, s, 16), "on ARM"), (pack_rows, "four rows")):
-        with pytest.raises(UserError, match=f"ffn_up.weight is I2_S in an order .*{words}"):
-            load_model(write(pack))
+def pack_arm(trits: np.ndarray, scale: float) -> np.ndarray:
+    return pack_i2s(trits, scale, group=16)
+
+
+@pytest.mark.parametrize(
+    ("pack", "order", "words"),
+    [(pack_i2s, "published", ""), (pack_arm, "arm", "on ARM"), (pack_rows, "rows", "four rows")],
+)
+def test_orders_of_i2s_show_in_trained_weights(
+    tmp_path: Path, trained: Model, pack: Callable[..., np.ndarray], order: str, words: str
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", trained, "bitnet-b1.58", "I2_S", pack=pack)
+    tensors = Gguf(file)
+    found = {
+        each: [
+            correlation(*(tensors[f"blk.{n}.ffn_{name}.weight"] for name in ("up", "down")), each)
+            for n in range(trained.spec.layers)
+        ]
+        for each in ORDERS
+    }
+    print({each: [round(x, 3) for x in values] for each, values in found.items()})
+    assert all((min(x) > 0.9) if each == order else (max(x) < 0.4) for each, x in found.items())
+    if not words:
+        assert load_model(file).layer(3).linears["down"].trits.any()
+        return
+    with pytest.raises(UserError, match=f"ffn_up.weight is I2_S in an order .*{words}"):
+        load_model(file)
 
 
 def test_random_weights_show_no_order(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TEXTS = [
     "Hello world",
     "  Hello   world  ",
     "tab\there, line\nend\n\n",
+    "spaces at  \n  the ends of lines \n",
     "Zürich naïve façade ﬁne ½ ① ｆｕｌｌ",
     "e\u0301 against \u00e9",
     "日本語のテスト 中文",
