@@ -37,13 +37,13 @@ NORMS = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A class of the published code: what config.json leaves to it."""
+    """A class of the published code: what config.json leaves to it (None: it must be there)."""
 
     model_type: str
     sub_norms: bool
     activation: str
     rope_theta: float
-    eps: float
+    eps: float | None
     norms: dict[str, str] = field(default_factory=lambda: NORMS)
 
 
@@ -54,7 +54,7 @@ ARCHITECTURES = {
         True,
         "silu",
         10000.0,
-        1e-6,
+        None,
         NORMS | {"attn_sub_norm": "self_attn.inner_attn_ln", "ffn_sub_norm": "mlp.ffn_layernorm"},
     ),
     "LlamaForCausalLM": Architecture("llama", False, "silu", 10000.0, 1e-6),
@@ -141,7 +141,6 @@ def read_config(folder: Path) -> Checkpoint:
     fields = {
         "name": folder.resolve().name,
         "rope_theta": _rope_theta(config, path, architecture.rope_theta),
-        "eps": _value(config, "rms_norm_eps", architecture.eps),
         "activation": activation,
         "attn_sub_norm": architecture.sub_norms,
         "ffn_sub_norm": architecture.sub_norms,
@@ -149,8 +148,9 @@ def read_config(folder: Path) -> Checkpoint:
         "bos_ids": _ids(config.get("bos_token_id")),
         "eos_ids": _end_ids(config, folder),
     }
-    for key in ("layers", "hidden", "ffn", "heads", "vocab", "context"):
-        fields[key] = _value(config, _KEYS[key], None)
+    defaults = {"eps": architecture.eps}
+    for key in ("layers", "hidden", "ffn", "heads", "vocab", "context", "eps"):
+        fields[key] = _value(config, _KEYS[key], defaults.get(key))
         if fields[key] is None:
             raise UserError(f"{path}: {_KEYS[key]} is missing")
     heads, hidden = fields["heads"], fields["hidden"]

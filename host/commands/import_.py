@@ -47,7 +47,7 @@ def import_command(source: str, out: Path | None, force: bool, check: bool, as_j
             bar.update(bar.task_ids[0], completed=done)
 
         found = survey(model, step) if out is None else write_bundle(model, out, force, step)
-    report = describe(model, found, out)
+    report = describe(source, model, found, out)
     if as_json:
         print(json.dumps(report))
     else:
@@ -66,14 +66,14 @@ class Fit:
     reason: str | None = None
 
 
-def describe(model: Model, found: Survey, out: Path | None) -> dict[str, Any]:
+def describe(source: str, model: Model, found: Survey, out: Path | None) -> dict[str, Any]:
     """The JSON object of an import."""
     spec, text = model.spec, model.text()
     fits = [_fit(model, found, load_config(name)) for name in named_configs()]
     if all(f.reason for f in fits):
         fits.append(_fit(model, found, derive_config(spec)))
     return {
-        "source": str(model.source),
+        "source": source,
         "origin": model.origin,
         "spec": spec.model_dump(),
         "ternary_weights": found.weights,

@@ -130,6 +130,8 @@ def test_old_names_of_sub_norms(folder) -> None:
     gain = folder.tensors["model.layers.1.mlp.ffn_layernorm.weight"]
     assert np.array_equal(model.layer(1).gains["ffn_sub_norm"], gain)
     assert model.warnings == ()
+    del folder.config["rms_norm_eps"]
+    fails(folder, "rms_norm_eps is missing")
     folder.config["weight_bits"] = 2
     fails(folder, "weight_bits is 2: 1 is supported")
 

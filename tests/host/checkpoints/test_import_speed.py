@@ -19,41 +19,9 @@ import pytest
 from terntable.host.checkpoints.config_json import LINEARS, NORMS
 from terntable.host.checkpoints.tensor_writer import TensorWriter
 from terntable.host.model import ModelSpec
+from terntable.host.named_shapes import NAMED_SHAPES
 
-LARGE = ModelSpec(
-    name="large",
-    layers=24,
-    hidden=1536,
-    ffn=4096,
-    heads=16,
-    kv_heads=16,
-    head_dim=96,
-    vocab=32002,
-    context=2048,
-    rope_theta=10000.0,
-    eps=1e-5,
-    activation="silu",
-    attn_sub_norm=True,
-    ffn_sub_norm=True,
-)
-"""The shape of 1bitLLM/bitnet_b1_58-large, 0.73 G weights."""
-TWO_BILLION = ModelSpec(
-    name="2B-4T",
-    layers=30,
-    hidden=2560,
-    ffn=6912,
-    heads=20,
-    kv_heads=5,
-    head_dim=128,
-    vocab=128256,
-    context=4096,
-    rope_theta=500000.0,
-    eps=1e-5,
-    activation="relu2",
-    attn_sub_norm=True,
-    ffn_sub_norm=True,
-)
-"""The shape of microsoft/bitnet-b1.58-2B-4T."""
+LARGE, TWO_BILLION = NAMED_SHAPES["bitnet-0.73b"], NAMED_SHAPES["bitnet-2b-4t"]
 CODES = np.array([sum((n // 3**i % 3) << 2 * i for i in range(4)) for n in range(81)], np.uint8)
 """Bytes of four two-bit trits."""
 
