@@ -260,7 +260,7 @@ def damages(draw: st.DrawFn) -> list[tuple[int, bytes]]:
 def opens_or_is_refused(file: Path) -> None:
     """Either a model comes out of a file, all of which can be read, or one line. Quickly, and in
     little memory."""
-    began = time.perf_counter()
+    began = time.process_time()
     tracemalloc.start()
     try:
         model = load_model(file)
@@ -273,7 +273,7 @@ def opens_or_is_refused(file: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 1 << 30
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 FUZZ = settings(

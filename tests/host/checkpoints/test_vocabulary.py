@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 spm = pytest.importorskip("sentencepiece")
@@ -99,15 +101,15 @@ def test_what_goes_around_a_text(tmp_path: Path) -> None:
     library = train(file, "bpe")
     inner = library.encode("Hello")
     bos, eos = library.bos_id(), library.eos_id()
-    for settings, expected in (
+    for given_settings, expected in (
         (None, [bos, *inner]),
         ({}, [bos, *inner]),
         ({"add_bos_token": False}, inner),
         ({"add_eos_token": True}, [bos, *inner, eos]),
         ({"add_bos_token": False, "add_eos_token": True}, [*inner, eos]),
     ):
-        if settings is not None:
-            config.write_text(json.dumps(settings))
+        if given_settings is not None:
+            config.write_text(json.dumps(given_settings))
         assert read(file).encode("Hello").ids == expected
     assert read(file).decode([*inner, eos]) == "Hello"
     library = train(file, "bpe", bos_id=-1)
@@ -195,6 +197,27 @@ def test_a_damaged_model_is_explained(tmp_path: Path, trained: bytes, change, me
     with pytest.raises(UserError, match=message) as error:
         tokenizer_json_from_sentencepiece(file)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=9)), min_size=1))
+def test_damaged_models_are_read_or_refused(tmp_path: Path, trained: bytes, changes) -> None:
+    data = bytearray(trained)
+    for at, value in changes:
+        at %= len(data)
+        data[at : at + len(value)] = value
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(data)
+    try:
+        read(file).encode("Hello world")
+    except UserError as e:
+        assert "\n" not in str(e)
 
 
 @pytest.mark.parametrize(
