@@ -61,8 +61,8 @@ def _decode_span(
         k_scale += base
         v_scale += base
     top = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
-    mixed = tl.zeros((BLOCK_ROWS, BLOCK_DIM), tl.float32)
+    total = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
+    mixed = tl.full((BLOCK_ROWS, BLOCK_DIM), 0.0, tl.float32)
     stop = tl.minimum(part * span + span, length)
     last = row * 0 + stop - 1
     for start in range(part * span, stop, BLOCK):

@@ -31,7 +31,7 @@ def _head_matvec(
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = tl.arange(0, BLOCK)
     at = weights + row[:, None].to(tl.int64) * columns + column[None, :]
-    sums = tl.zeros((BLOCK_ROWS, BLOCK), tl.float32)
+    sums = tl.full((BLOCK_ROWS, BLOCK), 0.0, tl.float32)
     for start in range(0, columns, BLOCK):
         left = start + column < columns
         w = tl.load(at + start, mask=(row < rows)[:, None] & left[None, :], other=0.0)

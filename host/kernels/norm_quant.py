@@ -21,7 +21,7 @@ _INTERPRETED_ROWS = 16
 """Rows a program where programs are dear; on a GPU a row has all of one."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _norm_quant(
     x, gain, codes, factor, excess, tokens, columns, padded, eps,
     GATE: tl.constexpr, NORM: tl.constexpr, GAIN: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
@@ -41,7 +41,8 @@ def _norm_quant(
             positive = tl.maximum(gate, 0.0)
             z = positive * positive * up
         else:
-            z = gate / (1.0 + tl.exp(-gate)) * up
+            small = tl.exp(-tl.abs(gate))
+            z = gate * (tl.where(gate >= 0.0, 1.0, small) / (1.0 + small)) * up
     if NORM:
         mean = tl.sum(z * z, 1) / columns
         z = z * tl.div_rn(1.0, tl.sqrt_rn(mean + eps))[:, None]

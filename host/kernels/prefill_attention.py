@@ -42,7 +42,7 @@ def _config(rows: int, positions: int, warps: int, stages: int) -> triton.Config
     key=["token_class", "GROUP", "HEAD_DIM", "INT8"],
     prune=_fitting,
 )
-@triton.jit(do_not_specialize=["position", "token_class"])
+@triton.jit(do_not_specialize=["tokens", "position", "token_class"])
 def _prefill_attention(
     q, k, v, k_scale, v_scale, out, tokens, position, positions, width, score_scale, token_class,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, INT8: tl.constexpr,
@@ -69,8 +69,8 @@ def _prefill_attention(
         k_scale += base
         v_scale += base
     top = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
-    mixed = tl.zeros((BLOCK_ROWS, BLOCK_DIM), tl.float32)
+    total = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
+    mixed = tl.full((BLOCK_ROWS, BLOCK_DIM), 0.0, tl.float32)
     # Whole blocks of positions that every row sees, then those that some rows don't.
     stop = position + tl.minimum((block * BLOCK_ROWS + BLOCK_ROWS - 1) // GROUP + 1, tokens)
     seen = (position + block * BLOCK_ROWS // GROUP + 1) // BLOCK * BLOCK

@@ -38,7 +38,7 @@ def _put(
         tl.store(high_at, high.to(tl.float16), mask=mask)
 
 
-@triton.jit(do_not_specialize=["position"])
+@triton.jit(do_not_specialize=["tokens", "position"])
 def _rope_cache(
     qkv, cosine, sine, q, k, v, k_scale, v_scale, tokens, position, heads, kv_heads, positions,
     width, head_dim, INT8: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PAIRS: tl.constexpr,

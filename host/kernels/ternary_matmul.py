@@ -83,24 +83,22 @@ def _config(rows: int, tokens: int, parts: int, size: int, warps: int, stages: i
     key=["rows", "size", "token_class"],
     prune=_fitting,
 )
-@triton.jit(do_not_specialize=["token_class"])
+@triton.jit(do_not_specialize=["tokens", "token_class"])
 def _prefill(
     packed, codes, row_scale, factor, excess, residual, out, rows, tokens, size,
     token_class, SUMS: tl.constexpr, RESIDUAL: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_BYTES: tl.constexpr,
 ):  # fmt: skip
     # Blocks of tokens come first: neighbours in time read the same weights.
-    token_blocks = tl.cdiv(tokens, BLOCK_TOKENS)
+    token_blocks = (tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS
     block = tl.program_id(0)
     row = (block // token_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     token = (block % token_blocks) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     byte = tl.arange(0, BLOCK_BYTES)
     weights = packed + row[:, None].to(tl.int64) * size + byte[None, :]
     rights = codes + token[None, :].to(tl.int64) * (4 * size) + byte[:, None]
-    sum0 = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum1 = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum2 = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum3 = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
+    zeros = tl.full((BLOCK_ROWS, BLOCK_TOKENS), 0, tl.int32)
+    sum0, sum1, sum2, sum3 = zeros, zeros, zeros, zeros
     for start in range(0, size, BLOCK_BYTES):
         left = start + byte < size
         w = tl.load(weights, mask=(row < rows)[:, None] & left[None, :], other=0)
@@ -133,7 +131,7 @@ def _prefill(
     key=["rows", "size", "token_class"],
     prune=_fitting,
 )
-@triton.jit(do_not_specialize=["token_class"])
+@triton.jit(do_not_specialize=["tokens", "token_class"])
 def _decode(
     packed, codes, row_scale, factor, excess, residual, out, rows, tokens, size,
     token_class, SUMS: tl.constexpr, RESIDUAL: tl.constexpr,
@@ -145,10 +143,8 @@ def _decode(
     byte = tl.arange(0, PARTS)[:, None] * BLOCK_BYTES + tl.arange(0, BLOCK_BYTES)[None, :]
     weights = packed + row[None, :, None].to(tl.int64) * size + byte[:, None, :]
     rights = codes + token[None, None, :].to(tl.int64) * (4 * size) + byte[:, :, None]
-    sum0 = tl.zeros((PARTS, BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum1 = tl.zeros((PARTS, BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum2 = tl.zeros((PARTS, BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    sum3 = tl.zeros((PARTS, BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
+    zeros = tl.full((PARTS, BLOCK_ROWS, BLOCK_TOKENS), 0, tl.int32)
+    sum0, sum1, sum2, sum3 = zeros, zeros, zeros, zeros
     for start in range(0, size, PARTS * BLOCK_BYTES):
         left = start + byte < size
         w = tl.load(weights, mask=(row < rows)[None, :, None] & left[:, None, :], other=0)
