@@ -245,7 +245,7 @@ def bench_devices(
     model: ModelOption = "tiny",
     devices: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="As emulator,torch. Default: all that are here but sim."),
+        typer.Option(help="As emulator,sim. Default: all but sim that run at full speed here."),
     ] = None,
     config: ConfigOption = None,
     prefill: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 128,

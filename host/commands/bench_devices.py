@@ -23,9 +23,8 @@ from .run import say
 from .setup import Setup, load_setups, start_device
 
 DEFAULT = tuple(name for name in DEVICES if name != "sim")
-"""Devices measured unless others are asked for. The simulator is not one of them: it takes minutes
-to build and runs some ten thousand cycles a second, which says nothing about the accelerator's
-speed; its cycles do."""
+"""Devices measured unless others are asked for. The simulator is not one of them: it may take
+minutes to build, and its own speed says nothing about the accelerator's; its cycles do."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Absent:
-    """A device that can't be measured here, and why."""
+    """A device that isn't measured, and why."""
 
     device: str
     reason: str
@@ -72,8 +71,8 @@ def bench_devices_command(options: BenchOptions) -> None:
     if options.devices is not None:
         devices = parse_devices(options.devices, 1)
     else:
-        devices = [name for name in DEFAULT if missing(name) is None]
-        absent += [Absent(name, lack) for name in DEFAULT if (lack := missing(name))]
+        absent += [Absent(name, reason) for name in DEFAULT if (reason := left_out(name))]
+        devices = [name for name in DEFAULT if name not in {a.device for a in absent}]
     setups = load_setups(options.model, options.config, devices, options.prefill + options.decode)
     setup = setups[devices[0]]
     rng = np.random.default_rng(options.seed)
@@ -94,6 +93,25 @@ def bench_devices_command(options: BenchOptions) -> None:
         print(json.dumps(report(setup, options, speeds, absent)))
     else:
         show(setup, options, speeds, absent)
+
+
+def left_out(name: str) -> str | None:
+    """Why a device isn't measured without being asked for; None where it is."""
+    if lack := missing(name):
+        return lack
+    if name == "triton":
+        from ..devices.triton import choose_place
+
+        try:
+            place = choose_place()
+        except UserError as e:
+            return str(e)
+        if place.type != "cuda":
+            return (
+                "without a GPU its kernels are interpreted, at a speed that says nothing: ask for"
+                " it with --devices"
+            )
+    return None
 
 
 def measure(device: Device, image: Image, prompt: list[int], decode: int) -> Speed:
@@ -177,7 +195,7 @@ def show(setup: Setup, options: BenchOptions, speeds: list[Speed], absent: list[
             table.add_row(s.device, f"{hz / 1e6:g} MHz", *map(_rate, rates), "simulated")
     out.print(table)
     for a in absent:
-        out.print(f"{a.device} is not here: {a.reason}", soft_wrap=True)
+        out.print(f"{a.device} is not measured: {a.reason}", soft_wrap=True)
 
 
 def _rate(tokens: float) -> str:

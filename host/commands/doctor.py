@@ -58,9 +58,9 @@ def _cuda() -> str:
 
 def _triton(cuda: str) -> str:
     """How Triton's kernels would run."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if os.environ.get("TRITON_INTERPRET") == "1" or cuda == "no CUDA device":
         return "interpreted on the CPU, slowly"
-    return f"{cuda}: TRITON_INTERPRET=1 runs it on the CPU" if cuda == "no CUDA device" else cuda
+    return cuda
 
 
 def _program(name: str, needed: str, remedy: str) -> Finding:

@@ -93,6 +93,8 @@ def test_doctor_names_the_extras(cli, torch) -> None:
     assert found["torch"]["found"].startswith(torch.__version__)
     if not torch.cuda.is_available():
         assert "no CUDA device" in found["torch"]["found"]
+        if found["triton"]["found"]:
+            assert "interpreted" in found["triton"]["found"]
     for name, extra in (("triton", "triton"), ("gguf", "import")):
         assert found[name]["remedy"] == f"pip install 'terntable[{extra}]'"
         assert not found[name]["required"]
@@ -250,8 +252,19 @@ def test_bench_lists_what_is_not_here(cli, without) -> None:
     assert "pip install 'terntable[triton]'" in absent["triton"]
     assert "sim" not in absent  # only where it is asked for
     got = cli(*BENCH)
-    assert "torch is not here: device torch needs the Python package torch" in got.out
+    assert "torch is not measured: device torch needs the Python package torch" in got.out
     assert "emulator" in got.out and "measured" in got.out
+
+
+def test_bench_leaves_interpreted_kernels_out(cli, torch, monkeypatch) -> None:
+    pytest.importorskip("triton")
+    from terntable.host.devices import triton
+
+    monkeypatch.setattr(triton, "choose_place", lambda: torch.device("cpu"))
+    result = json.loads(cli(*BENCH, "--json").out)
+    assert [d["device"] for d in result["devices"]] == ["emulator", "torch"]
+    assert [a["device"] for a in result["absent"]] == ["triton"]
+    assert "interpreted" in result["absent"][0]["reason"]
 
 
 def test_bench_takes_a_configuration_with_room(cli, folder: str) -> None:
