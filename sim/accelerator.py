@@ -22,6 +22,7 @@ from terntable.sim import build, toolchain
 from terntable.sim.build import Progress
 from terntable.sim.dram import DramModel
 from terntable.sim.harness import cocotb_env
+from terntable.sim.power_up import VERILATOR_OPTIONS, model_options, without_initial_values
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,27 @@ def compile_accelerator(
     design: Design,
     *,
     trace: bool = False,
+    power_up: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """The compiled model's folder. Raises as `build.compile_model`."""
+    """The compiled model's folder. With `power_up` its registers and memories begin with contents
+    that are chosen when it starts. Raises as `build.compile_model`."""
     files = {
         name: resources.files("terntable.sim").joinpath(name).read_text(encoding="utf-8")
         for name in ("tb.sv", "dram.cpp", "dram.h")
     }
     defines = {"PORTS": str(config.ports), "BUS_BITS": str(config.bus_bits)}
     defines |= {f"PORT{n}": "1" for n in range(1, config.ports)}
+    verilog = without_initial_values(design.verilog) if power_up else design.verilog
     sources = build.Sources(
         top="tb",
-        verilog={"terntable.v": design.verilog, "tb.sv": files["tb.sv"]},
+        verilog={"terntable.v": verilog, "tb.sv": files["tb.sv"]},
         cpp={name: files[name] for name in ("dram.cpp", "dram.h")},
         vlt=design.vlt,
         defines=defines,
         public_ports=False,
         trace=trace,
+        options=VERILATOR_OPTIONS if power_up else (),
     )
     return build.compile_model(sources, progress)
 
@@ -100,7 +105,8 @@ class Simulation:
 
     `memory` is an open file that becomes the DRAM's contents, shared with the caller. The process
     ends when `close` is called, when the caller's process dies, or when its socket closes. It is
-    in a session of its own: Ctrl-C reaches the caller only.
+    in a session of its own: Ctrl-C reaches the caller only. `power_up` is the seed of a model
+    that was compiled for it.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class Simulation:
         clock_hz: int,
         dram: DramModel,
         waves: Path | None = None,
+        power_up: int | None = None,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         host, server = socket.socketpair()
@@ -129,6 +136,8 @@ class Simulation:
         command = [str(model / "model")]
         if waves is not None:
             command += ["--trace", "--trace-file", str(waves)]
+        if power_up is not None:
+            command += model_options(power_up)
         with server:
             self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 command,

@@ -51,7 +51,7 @@ class Sources:
     `verilog` maps file names to texts, `cpp` to texts too (compiled and linked in; headers are
     those not ending in .cpp). `vlt` is a Verilator configuration file.
     With `public_ports` every port and signal of `top` is visible to cocotb; without it only what
-    the sources mark public.
+    the sources mark public. `options` are given to Verilator after all others.
     """
 
     top: str
@@ -62,9 +62,11 @@ class Sources:
     public_ports: bool = True
     trace: bool = False
     optimise: str = "-O1"
+    options: tuple[str, ...] = ()
 
     def key(self, tools: Toolchain) -> str:
-        text = json.dumps([_RECIPE, tools.version, self.__dict__], sort_keys=True)
+        fields = {k: v for k, v in self.__dict__.items() if k != "options" or v}
+        text = json.dumps([_RECIPE, tools.version, fields], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -125,6 +127,7 @@ def _build(s: Sources, tools: Toolchain, runtime: Path, folder: Path, say: Progr
         *(["--public-depth", "1"] if s.public_ports else []),
         *(["--trace-fst"] if s.trace else []),
         *(f"-D{name}={value}" for name, value in sorted(s.defines.items())),
+        *s.options,
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
         str(main), "model.vlt", *s.verilog, *(n for n in s.cpp if n.endswith(".cpp")),
     ]  # fmt: skip

@@ -56,6 +56,8 @@ class SimDevice(Device):
     receives a line before steps that take time. `dram` replaces the memory's parameters and
     `stress_seed` makes it stall at random. `waves` names an FST file that `close` completes.
     `verilog` replaces the generated design (a text, or an object with `verilog` and `vlt`).
+    `power_up` is a seed, from 1: registers and memories begin with random contents instead of the
+    initial values that an FPGA loads, to find what is read before it is written.
 
     A call ends with DeviceError when it takes over `budget` cycles, or when the bus, the units
     and the program's position do not move for `stuck` cycles.
@@ -71,6 +73,7 @@ class SimDevice(Device):
         stress_seed: int | None = None,
         dram: DramModel | None = None,
         verilog: Any = None,
+        power_up: int | None = None,
         budget: int = 10**12,
         stuck: int | None = None,
         status: Callable[[str], None] | None = None,
@@ -86,6 +89,7 @@ class SimDevice(Device):
         self._waves = Path(waves).absolute() if waves is not None else None
         if self._waves is not None and not self._waves.parent.is_dir():
             raise UserError(f"no folder {str(self._waves.parent)!r} for the waves")
+        self._power_up = power_up
         self._budget = budget
         # A tile of weights may be swept for all token groups before the next beat is fetched.
         groups = -(-config.chunk // config.tokens)
@@ -98,7 +102,11 @@ class SimDevice(Device):
             design = accelerator.Design(verilog.verilog, verilog.vlt)
         try:
             self._model = accelerator.compile_accelerator(
-                config, design, trace=waves is not None, progress=status
+                config,
+                design,
+                trace=waves is not None,
+                power_up=power_up is not None,
+                progress=status,
             )
         except BuildError as e:
             raise DeviceError(_first_error(str(e))) from e
@@ -122,6 +130,7 @@ class SimDevice(Device):
                 clock_hz=self.config.clock_hz,
                 dram=self._dram,
                 waves=self._waves,
+                power_up=self._power_up,
             )
         magic, version, config_hash = self._registers("MAGIC", "VERSION", "CONFIG_HASH")
         if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
