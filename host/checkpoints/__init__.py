@@ -14,11 +14,12 @@ def open_checkpoint(path: Path) -> Model:
     Raises UserError with one line that says what is wrong with it.
     """
     if path.is_dir():
-        from .bundle import MANIFEST, open_bundle
+        from .bundle import MANIFEST, is_bundle, open_bundle
 
-        if (path / MANIFEST).is_file():
+        published = (path / "config.json").is_file()
+        if is_bundle(path) or ((path / MANIFEST).is_file() and not published):
             return open_bundle(path)
-        if not (path / "config.json").is_file():
+        if not published:
             from .gguf_file import find_gguf
 
             if (file := find_gguf(path)) is not None:

@@ -128,7 +128,7 @@ def render(report: dict[str, Any]) -> str:
                       f" and values, RoPE base {spec['rope_theta']:,.10g}"),
         ("sub-norms", " and ".join(norms) or "none"),
         ("context", f"{spec['context']:,} positions"),
-        ("ternary weights", f"{report['ternary_weights']:,}, {report['zeros']:.1%} zeros,"
+        ("ternary weights", f"{report['ternary_weights']:,}, {100 * report['zeros']:.1f} % zeros,"
                             f" {'one scale' if most == 1 else f'up to {most} scales'} a matrix"),
         ("embedding", f"{spec['vocab']:,} ids in {report['embedding_format']},"
                       f" {_percent(report['embedding_error'])} rounding error"),

@@ -139,6 +139,12 @@ def test_damage_is_named(folder, tmp_path: Path) -> None:
     fails("can't be read as JSON")
 
 
+def test_a_model_json_of_someone_else_is_no_bundle(folder) -> None:
+    path = folder.write()
+    (path / "model.json").write_text("{}")
+    assert load_model(path).origin.startswith("BitNetForCausalLM")
+
+
 class Interrupted(BaseException):
     """Ctrl-C, where it can't harm the test."""
 
