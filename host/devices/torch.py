@@ -43,7 +43,13 @@ class TorchDevice(ModelDevice):
         note: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(config, model, dtype)
-        import torch
+        try:
+            import torch
+        except (ImportError, OSError) as e:  # a library that it was built for is not there
+            raise UserError(
+                f"PyTorch is installed but can't be loaded ({str(e).splitlines()[0]}): install it"
+                " again"
+            ) from None
 
         from terntable.host.reference.decoder import Decoder
 

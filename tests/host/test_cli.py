@@ -252,7 +252,10 @@ def test_compile_prints_the_map_and_writes_the_image(cli, tmp_path: Path) -> Non
     assert (got.status, got.err.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("command", ["", "run", "generate", "demo", "eval", "doctor", "compile"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "run", "generate", "demo", "eval", "doctor", "compile", "compare", "bench-devices"],
+)
 def test_help_and_unknown_options_of_every_command(cli, command: str) -> None:
     words = [command] if command else []
     got = cli(*words, "--help")

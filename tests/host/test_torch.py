@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -328,6 +329,12 @@ def test_memory_that_runs_out_is_one_line(small: Model, monkeypatch: pytest.Monk
     monkeypatch.setattr(Decoder, "forward", exhausted)
     with pytest.raises(DeviceError, match="out of memory: 3 tokens at position 0"):
         session.call([1, 2, 3])
+
+
+def test_a_broken_installation_is_one_line(small: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    with pytest.raises(UserError, match="PyTorch is installed but can't be loaded"):
+        open_session(small)
 
 
 def test_an_unknown_dtype(small: Model) -> None:
