@@ -207,18 +207,19 @@ def test_logits_of_held_out_text(model: Model, image: Image, tokens: list[int]) 
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "shards"),
     [
-        {"activation": "silu", "attn_sub_norm": False, "ffn_sub_norm": False, "tied": False},
-        {"head_dim": 10, "hidden": 30, "ffn": 45, "heads": 3, "kv_heads": 3},
-        {"kv_heads": 1, "ffn_sub_norm": False},
+        ({"activation": "silu", "attn_sub_norm": False, "ffn_sub_norm": False, "tied": False}, 1),
+        ({"head_dim": 10, "hidden": 30, "ffn": 45, "heads": 3, "kv_heads": 3}, 1),
+        ({"kv_heads": 1, "ffn_sub_norm": False}, 1),
+        ({"activation": "silu", "attn_sub_norm": False, "ffn_sub_norm": False}, 2),
     ],
-    ids=["silu-no-sub-norms", "padded", "one-kv-head"],
+    ids=["silu-no-sub-norms", "padded", "one-kv-head", "two-scales"],
 )
-def test_logits_of_random_models(changes: dict, make_spec) -> None:
+def test_logits_of_random_models(changes: dict, shards: int, make_spec) -> None:
     """Semantics that the built-in model lacks. A code rounded the other way is a larger part of
     so small a model: the bound is looser, a wrong operation is far beyond it."""
-    model = random_model(make_spec(**changes), 7)
+    model = random_model(make_spec(**changes), 7, shards)
     tokens = np.random.default_rng(8).integers(0, model.spec.vocab, 40).tolist()
     logits = teacher_forced(compile_model(model, load_config("test")), tokens)
     assert relative(logits, published_logits(model, tokens)) < 0.03
