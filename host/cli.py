@@ -41,7 +41,7 @@ ConfigOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="emulator, sim, torch or triton.")]
 DtypeOption = Annotated[
     str | None,
-    typer.Option(help="Numbers of torch and triton: float32 (default) or bfloat16."),
+    typer.Option(help="Numbers of torch: float32 (default) or bfloat16."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no more.")]
 
@@ -51,6 +51,10 @@ def run(
     model: ModelOption = "tiny",
     device: DeviceOption = "emulator",
     dtype: DtypeOption = None,
+    kv: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="KV cache of triton: float16 (default) or int8."),
+    ] = None,
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
     prompt_ids: Annotated[
@@ -90,6 +94,7 @@ def run(
             model=model,
             device=device,
             dtype=dtype,
+            kv=kv,
             config=config,
             prompt=prompt,
             prompt_ids=prompt_ids,

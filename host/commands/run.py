@@ -26,6 +26,7 @@ class RunOptions:
     model: str
     device: str
     dtype: str | None
+    kv: str | None
     config: str | None
     prompt: str | None
     prompt_ids: str | None
@@ -98,14 +99,19 @@ def run_command(options: RunOptions) -> None:
         check_writable(options.logits, "logits file")
     if options.waves is not None:
         check_writable(options.waves, "waveform file")
-    check_device(options.device, options.dtype)
+    check_device(options.device, options.dtype, options.kv)
     setup = load_setup(options.model, options.config, options.device)
     encode = setup.encode_chat if options.chat else setup.encode
     prompt = encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)
 
     with start_device(
-        options.device, setup, dtype=options.dtype, waves=options.waves, note=say
+        options.device,
+        setup,
+        dtype=options.dtype,
+        kv=options.kv,
+        waves=options.waves,
+        note=say,
     ) as device:
         session = Session(device, setup.image)
         printer = Printer(setup.tokenizer, options.json)

@@ -16,6 +16,7 @@ from ..compiler import compile_model, fits, outline
 from ..devices import DEVICES, TAKES_MODEL, missing, open_device
 from ..devices.base import Device
 from ..devices.model_device import DTYPES
+from ..devices.triton import KV_KINDS
 from ..fit import derive_config
 from ..image import Image
 from ..model import Model, load_model
@@ -87,9 +88,9 @@ def parse_ids(text: str) -> list[int]:
     return ids
 
 
-def check_device(name: str, dtype: str | None = None) -> None:
-    """Raise UserError for a device or a dtype of it that this program doesn't have, or that lacks
-    a Python package."""
+def check_device(name: str, dtype: str | None = None, kv: str | None = None) -> None:
+    """Raise UserError for a device or a number format of it that this program doesn't have, or that
+    lacks a Python package."""
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
     if dtype is not None and name not in TAKES_MODEL:
@@ -98,6 +99,10 @@ def check_device(name: str, dtype: str | None = None) -> None:
         )
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    if kv is not None and name != "triton":
+        raise UserError(f"device {name} has one format of the KV cache: --kv goes with triton")
+    if kv is not None and kv not in KV_KINDS:
+        raise UserError(f"unknown KV format {kv!r}: choose from {', '.join(KV_KINDS)}")
     if lack := missing(name):
         raise UserError(lack)
 
@@ -159,6 +164,7 @@ def start_device(
     setup: Setup,
     *,
     dtype: str | None = None,
+    kv: str | None = None,
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -171,6 +177,7 @@ def start_device(
         setup.config,
         model=setup.model,
         dtype=dtype,
+        kv=kv,
         waves=waves,
         verilog=verilog,
         note=note,

@@ -39,6 +39,7 @@ def open_device(
     *,
     model: Model | None = None,
     dtype: str | None = None,
+    kv: str | None = None,
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
@@ -46,8 +47,9 @@ def open_device(
     """Open a device by name. Raises KeyError for an unknown one.
 
     For devices in TAKES_MODEL: `model` is what they run, `dtype` one of `model_device.DTYPES`
-    (binary32 by default). For simulators: `waves` names a file, `verilog` takes the place of the
-    generated design's text. `note` is called with a line before steps that take time.
+    (binary32 by default), `kv`, of triton, one of `triton.KV_KINDS` (binary16 by default). For
+    simulators: `waves` names a file, `verilog` takes the place of the generated design's text.
+    `note` is called with a line before steps that take time.
     """
     if name == "emulator":
         from .emulator import EmulatorDevice
@@ -71,7 +73,7 @@ def open_device(
             from .torch import TorchDevice
 
             return TorchDevice(config, model, dtype or DTYPES[0], note)
-        from .triton import TritonDevice
+        from .triton import KV_KINDS, TritonDevice
 
-        return TritonDevice(config, model, dtype or DTYPES[0], note)
+        return TritonDevice(config, model, dtype or DTYPES[0], note, kv or KV_KINDS[0])
     raise KeyError(name)

@@ -52,7 +52,9 @@ class TritonDevice(ModelDevice):
     ) -> None:
         super().__init__(config, model, dtype)
         if dtype != DTYPES[0]:
-            raise UserError(f"device triton computes in {DTYPES[0]}, not in {dtype}: leave it out")
+            raise UserError(
+                f"device triton computes in {DTYPES[0]}, not in {dtype}: leave --dtype out"
+            )
         if kv not in KV_KINDS:
             raise UserError(f"unknown KV format {kv!r}: choose from {', '.join(KV_KINDS)}")
         place = choose_place()

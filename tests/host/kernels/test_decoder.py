@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -140,6 +141,20 @@ def test_options_that_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         TritonDevice(TEST, random_model(make_spec()), **options)
+
+
+def test_the_command_line(cli) -> None:
+    run = ("run", "--prompt-ids", "7", "--max-tokens", "1", "--json")
+    got = json.loads(cli(*run, "--device", "triton", "--kv", "int8").out)
+    assert got["device"] == "triton" and got["device_detail"].endswith("KV in int8")
+    for options, message in (
+        (("--device", "triton", "--kv", "int4"), "unknown KV format 'int4'"),
+        (("--device", "torch", "--kv", "int8"), "--kv goes with triton"),
+        (("--device", "triton", "--dtype", "bfloat16"), "leave --dtype out"),
+    ):
+        refused = cli(*run, *options)
+        assert refused.status == 2 and refused.out == ""
+        assert message in refused.err and refused.err.count("\n") == 1
 
 
 def test_a_closed_device(make_spec: Callable[..., ModelSpec]) -> None:
