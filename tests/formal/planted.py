@@ -21,7 +21,9 @@ def planted(block: type, bug: Bug) -> Any:
     module = sys.modules[block.__module__]
     source = inspect.getsource(module)
     if source.count(bug.right) != 1:
-        raise ValueError(f"{bug.right!r} occurs {source.count(bug.right)} times in {module.__name__}")
+        raise ValueError(
+            f"{bug.right!r} occurs {source.count(bug.right)} times in {module.__name__}"
+        )
     names = {"__name__": module.__name__, "__package__": module.__package__}
     exec(compile(source.replace(bug.right, bug.wrong), f"<{bug.name}>", "exec"), names)
     return names[block.__name__]

@@ -55,8 +55,9 @@ class Window:
 class PortFence:
     """Drives a port's bursts, window, `flush` and `halt`, and checks what becomes of a burst.
 
-    `marked` is a burst on its way through the fence (a request of the fence), `go` says that the
-    oldest one is offered on the bus in the next cycle, `access` is that one.
+    `marked` is a burst on its way through the fence and `burst` its content, `unit` its requester;
+    `go` says that the oldest one is offered on the bus in the next cycle. `doomed` is high while
+    what was flushed is outstanding.
     """
 
     def __init__(self, b: Bench, port: Any, *, address: Any, error: Error, writes: bool) -> None:
@@ -67,7 +68,6 @@ class PortFence:
             source(b, burst, drop=port.flush)
             with m.If(burst.valid):
                 m.d.comb += Assume(lawful(burst.payload, BITS, BURST_BEATS))
-            b.independent(burst.ready, of=burst.payload.beats)
         self.window = window = Window(
             b.constant(ADDRESS_BITS, "base"),
             b.constant(32, "lower") if writes else C(0, 32),
@@ -84,7 +84,12 @@ class PortFence:
 
         taken = [burst.valid & burst.ready for burst in bursts]
         self.go = go = b.probe("dut.go", 1)
-        self.draining = draining = b.probe("dut.draining", 1)
+        # After a flush all is dropped until nothing is outstanding.
+        self.doomed = doomed = Signal(name="doomed")
+        with m.If(port.idle):
+            m.d.sync += doomed.eq(0)
+        with m.If(port.flush):
+            m.d.sync += doomed.eq(1)
         count = Signal(range(5))
         m.d.sync += count.eq(count + taken[0] + taken[1] - go)
         with m.If(port.flush):
@@ -110,11 +115,8 @@ class PortFence:
             Assert(~(port.flush & Cat(taken).any())),
         ]
         # What is offered on the bus comes from the fence, in order, and lies in the window.
-        self.fresh = Signal(name="fresh")
-        m.d.comb += [
-            self.fresh.eq(address.valid & ~b.before(address.valid & ~address.ready)),
-            Assert(self.fresh == b.before(go)),
-        ]
+        fresh = address.valid & ~b.before(address.valid & ~address.ready)
+        m.d.comb += Assert(fresh == b.before(go))
         with m.If(address.valid):
             m.d.comb += Assert(window.holds(address.payload))
         with m.If(b.before(marked.first & go)):
@@ -123,62 +125,62 @@ class PortFence:
                 Assert(address.payload.len == burst.beats - 1),
             ]
         # Nothing starts in an error, in a flush, or before all that was flushed has ended.
-        m.d.comb += Assert(~(go & (port.halt | port.flush | draining)))
+        stopped = port.halt | port.flush | doomed
+        m.d.comb += Assert(~(go & stopped))
         # A burst outside is reported, and nothing else is called outside.
         outside = port.error.valid & (port.error.code == error)
-        stopped = port.halt | port.flush | draining
-        f_valid = b.probe("dut.fence.valid", 3)
-        with m.If(marked.first):
-            with m.If(outside):
-                m.d.comb += [
-                    Assert(~window.allows(burst)),
-                    Assert(port.error.address == burst.address),
-                    Assert(port.error.unit == self.unit),
-                ]
-            with m.If(~window.allows(burst)):
-                m.d.comb += Assert(~go)
-                with m.If(f_valid[2] & ~stopped):
-                    m.d.comb += Assert(port.error.valid)
         m.d.comb += Assert(~outside | (count != 0))
+        due = b.before(marked.first)
+        due = marked.first & due & b.before(due)
+        with m.If(marked.first & outside):
+            m.d.comb += [
+                Assert(~window.allows(burst)),
+                Assert(port.error.address == burst.address),
+                Assert(port.error.unit == self.unit),
+            ]
+        with m.If(due & ~window.allows(burst) & ~stopped):
+            m.d.comb += [Assert(~go), Assert(port.error.valid)]
 
-        # For the induction: what the fence's stages hold.
-        m.d.comb += Assert(count == f_valid[0] + f_valid[1] + f_valid[2])
-        request0 = data.View(layout, b.probe("dut.fence.request", layout.size))
-        access_bits = access_layout(len(bursts))
-        access1 = data.View(access_bits, b.probe("dut.fence.access", access_bits.size))
-        self.access = access2 = data.View(
-            access_bits, b.probe("dut.fence.o__payload", access_bits.size)
-        )
-        with m.If(f_valid[0]):
-            m.d.comb += Assert(lawful(request0, BITS, BURST_BEATS))
-        with m.If(f_valid[1]):
-            m.d.comb += [
-                Assert(lawful(access1, BITS, BURST_BEATS)),
-                Assert(access1.addr == (window.base + access1.address)[:ADDRESS_BITS]),
-                Assert(b.probe("dut.fence.end", 33) == access1.address + access1.beats * BYTES),
-                Assert(
-                    b.probe("dut.fence.low", 1)
-                    == (
-                        (access1.address < window.lower)
-                        | (access1.address % BYTES != 0)
-                        | (window.base % PAGE_BYTES != 0)
+        self._invariants(b, count)
+
+    def _invariants(self, b: Bench, count: Value) -> None:
+        """What the fence's stages hold."""
+        m, window, marked, burst = b.m, self.window, self.marked, self.burst
+        sources = len(UNITS)
+        valid = b.probe("dut.fence.valid", 3)
+        end, low = b.probe("dut.fence.end", 33), b.probe("dut.fence.low", 1)
+        stages = [
+            _stage(b, "dut.fence.request", request_layout(sources)),
+            _stage(b, "dut.fence.access", access_layout(sources)),
+            _stage(b, "dut.fence.o__payload", access_layout(sources)),
+        ]
+        m.d.comb += b.invariant(count == valid[0] + valid[1] + valid[2])
+        m.d.comb += b.invariant(b.probe("dut.draining", 1) == self.doomed)
+        places = [valid[n] & (marked.ahead == sum(valid[n + 1 :])) for n in range(len(stages))]
+        for n, held in enumerate(stages):
+            with m.If(valid[n]):
+                m.d.comb += b.invariant(lawful(held, BITS, BURST_BEATS))
+                if n:
+                    m.d.comb += b.invariant(
+                        held.addr == (window.base + held.address)[:ADDRESS_BITS]
                     )
-                ),
-            ]
-        with m.If(f_valid[2]):
-            m.d.comb += [
-                Assert(lawful(access2, BITS, BURST_BEATS)),
-                Assert(access2.addr == (window.base + access2.address)[:ADDRESS_BITS]),
-                Assert(access2.ok == window.allows(access2)),
-            ]
-        after = [f_valid[1] + f_valid[2], f_valid[2], 0]
-        stage = [marked.inside & f_valid[n] & (marked.ahead == after[n]) for n in range(3)]
-        with m.If(marked.inside):
-            m.d.comb += Assert(Cat(stage).any())
-        for n, held in enumerate((request0, access1, access2)):
-            with m.If(stage[n]):
-                m.d.comb += Assert(
+            with m.If(marked.inside & places[n]):
+                m.d.comb += b.invariant(
                     (held.address == burst.address)
                     & (held.beats == burst.beats)
                     & (held.source == burst.source)
                 )
+        with m.If(marked.inside):
+            m.d.comb += b.invariant(Cat(places).any())
+        unaligned = (stages[1].address % BYTES != 0) | (window.base % PAGE_BYTES != 0)
+        with m.If(valid[1]):
+            m.d.comb += [
+                b.invariant(end == stages[1].address + stages[1].beats * BYTES),
+                b.invariant(low == ((stages[1].address < window.lower) | unaligned)),
+            ]
+        with m.If(valid[2]):
+            m.d.comb += b.invariant(stages[2].ok == window.allows(stages[2]))
+
+
+def _stage(b: Bench, path: str, layout: data.StructLayout) -> data.View:
+    return data.View(layout, b.probe(path, layout.size))

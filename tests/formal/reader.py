@@ -8,16 +8,17 @@ from amaranth.hdl import Assert, Cover
 from terntable.hw.axi.reader import ReadChannel
 from terntable.sim.formal import Bench
 
+from .bursts import NEXT, SIZE
 from .contract import lawful, sink, source
-from .fifos import buffered_fifo
+from .fifo_invariants import buffered_fifo
 from .marked import Marked
-from .test_bursts import NEXT, SIZE
+from .planted import Bug
+from .proof import Proof, Suite
 
 BITS = 16
 
 
-def bench(block, burst_beats, depth):
-    b = Bench()
+def bench(b, block, burst_beats, depth):
     m = b.m
     m.submodules.dut = dut = block(BITS, burst_beats, depth)
     source(b, dut.channel.req)
@@ -53,14 +54,13 @@ def bench(block, burst_beats, depth):
         ]
 
     # For the induction.
-    m.d.comb += Assert(b.probe("dut.room", range(depth + 1)) + owed + count == depth)
+    m.d.comb += b.invariant(b.probe("dut.room", range(depth + 1)) + owed + count == depth)
     buffered_fifo(
         b, "dut.buffer", depth, BITS, count,
         dut.channel.data.valid, dut.channel.data.payload, marked,
     )  # fmt: skip
     splitter_invariant(b, "dut.splitter", burst_beats)
     m.d.comb += Cover(marked.first & given & (owed + count == depth) & (marked.value == 0xABCD))
-    return b
 
 
 def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
@@ -83,3 +83,30 @@ def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
             Assert((beats != 0) & (beats <= burst_beats) & (beats <= remaining)),
             Assert(beats <= to_page),
         ]
+
+
+PROOFS = [Proof(ReadChannel, bench, parameters, 3) for parameters in ((1, 4), (2, 4), (4, 8))]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[1], 16),
+    bugs=[
+        (PROOFS[1], bug)
+        for bug in (
+            Bug(
+                "asks for more than fits",
+                "enough = room >= splitter.o.payload.beats",
+                "enough = room != 0",
+            ),
+            Bug(
+                "room given back twice",
+                "room - self.burst.payload.beats + freed",
+                "room - self.burst.payload.beats + 2 * freed",
+            ),
+            Bug(
+                "offer withdrawn",
+                "self.burst.valid.eq(splitter.o.valid & enough)",
+                "self.burst.valid.eq(splitter.o.valid & enough & ~self.fill.valid)",
+            ),
+        )
+    ],
+)

@@ -6,18 +6,18 @@ from amaranth import Cat, Signal, Value
 from amaranth.hdl import Assert, Assume, Cover
 
 from terntable.hw.axi.writer import WriteChannel
-from terntable.sim.formal import Bench
 
 from .contract import lawful, sink, source
-from .fifos import buffered_fifo
+from .fifo_invariants import buffered_fifo
 from .marked import Marked
-from .test_reader import BITS, splitter_invariant
+from .planted import Bug
+from .proof import Proof, Suite
+from .reader import BITS, splitter_invariant
 
 WORD = BITS + BITS // 8
 
 
-def bench(block, burst_beats, depth):
-    b = Bench()
+def bench(b, block, burst_beats, depth):
     m = b.m
     m.submodules.dut = dut = block(BITS, burst_beats, depth)
     source(b, dut.channel.req)
@@ -64,13 +64,29 @@ def bench(block, burst_beats, depth):
 
     # For the induction.
     m.d.comb += [
-        Assert(b.probe("dut.present", range(depth + 1)) + owed == count),
-        Assert(b.probe("dut.outstanding", range(block.OUTSTANDING + 1)) == waiting),
-        Assert(b.probe("dut.splitter.remaining", 24) == left),
+        b.invariant(b.probe("dut.present", range(depth + 1)) + owed == count),
+        b.invariant(b.probe("dut.outstanding", range(block.OUTSTANDING + 1)) == waiting),
+        b.invariant(b.probe("dut.splitter.remaining", 24) == left),
     ]
-    buffered_fifo(
-        b, "dut.buffer", depth, WORD, count, dut.word.valid, dut.word.payload, marked
-    )
+    buffered_fifo(b, "dut.buffer", depth, WORD, count, dut.word.valid, dut.word.payload, marked)
     splitter_invariant(b, "dut.splitter", burst_beats)
     m.d.comb += Cover(dut.channel.idle & b.before(dut.answered) & (marked.value == 0xABCD))
-    return b
+
+
+PROOFS = [Proof(WriteChannel, bench, parameters, 3) for parameters in ((2, 4), (4, 4))]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[0], 16),
+    bugs=[
+        (PROOFS[0], bug)
+        for bug in (
+            Bug("offers without data", "(present >= splitter.o.payload.beats)", "(present != 0)"),
+            Bug(
+                "counts a word twice",
+                "present - self.burst.payload.beats + stored",
+                "present - self.burst.payload.beats + 2 * stored",
+            ),
+            Bug("idle before the answer", "~splitter.busy & (outstanding == 0)", "~splitter.busy"),
+        )
+    ],
+)

@@ -6,16 +6,16 @@ from amaranth import Signal
 from amaranth.hdl import Assert, Cover
 from amaranth.lib import fifo
 
-from terntable.sim.formal import Bench
-
 from .contract import held_until_ready
-from .fifos import buffered_fifo, sync_fifo
+from .fifo_invariants import buffered_fifo, sync_fifo
 from .marked import Marked
+from .planted import Bug
+from .proof import Proof, Suite
+
 WIDTH = 2
 
 
-def bench(block, depth):
-    b = Bench()
+def bench(b, block, depth):
     m = b.m
     m.submodules.dut = dut = block(width=WIDTH, depth=depth)
     m.d.comb += [
@@ -46,4 +46,30 @@ def bench(block, depth):
             m.d.comb += Assert(dut.r_rdy)
         buffered_fifo(b, "dut", depth, WIDTH, count, dut.r_rdy, dut.r_data, marked)
     m.d.comb += Cover(marked.first & given & (count == depth) & (marked.value == 3))
-    return b
+
+
+PROOFS = [
+    *(Proof(fifo.SyncFIFO, bench, (depth,), 2) for depth in (2, 3, 16)),
+    *(Proof(fifo.SyncFIFOBuffered, bench, (depth,), 2) for depth in (2, 3, 8)),
+]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[1], 8),
+    bugs=[
+        (
+            PROOFS[1],
+            Bug("full unnoticed", "self.w_rdy.eq(self.level != self.depth)", "self.w_rdy.eq(1)"),
+        ),
+        (PROOFS[1], Bug("wraps early", "_incr(consume, self.depth)", "_incr(consume, 2)")),
+        (
+            PROOFS[4],
+            Bug("full unnoticed", "self.w_rdy.eq(inner_level != inner_depth)", "self.w_rdy.eq(1)"),
+        ),
+        (
+            PROOFS[4],
+            Bug(
+                "overwrites its register", "inner_r_rdy & (~self.r_rdy | self.r_en)", "inner_r_rdy"
+            ),
+        ),
+    ],
+)

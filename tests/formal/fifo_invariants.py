@@ -6,7 +6,6 @@ Without it an induction starts from states that no FIFO is ever in.
 from __future__ import annotations
 
 from amaranth import Array, Signal, Value
-from amaranth.hdl import Assert
 from amaranth.utils import bits_for
 
 from terntable.sim.formal import Bench
@@ -23,17 +22,17 @@ def sync_fifo(
     consume = bench.probe(f"{path}.consume", range(depth))
     level = bench.probe(f"{path}.level", range(depth + 1))
     m.d.comb += [
-        Assert(level == count),
-        Assert(count <= depth),
-        Assert((produce < depth) & (consume < depth)),
-        Assert(produce == _modulo(bench, consume + count, depth)),
+        bench.invariant(level == count),
+        bench.invariant(count <= depth),
+        bench.invariant((produce < depth) & (consume < depth)),
+        bench.invariant(produce == _modulo(bench, consume + count, depth)),
     ]
     if marked is not None:
         words = Array(bench.probe(f"{path}.storage[{n}]", width) for n in range(depth))
         at = _modulo(bench, consume + marked.ahead, depth)
         with m.If(marked.inside):
-            m.d.comb += Assert(marked.ahead < count)
-            m.d.comb += Assert(words[at] == marked.value)
+            m.d.comb += bench.invariant(marked.ahead < count)
+            m.d.comb += bench.invariant(words[at] == marked.value)
 
 
 def buffered_fifo(
@@ -53,20 +52,20 @@ def buffered_fifo(
     consume = bench.probe(f"{path}.consume", range(depth))
     level = bench.probe(f"{path}.inner_level", range(depth + 1))
     m.d.comb += [
-        Assert(level + r_rdy == count),
-        Assert(level <= depth),
-        Assert((produce < depth) & (consume < depth)),
-        Assert(produce == _modulo(bench, consume + level, depth)),
+        bench.invariant(level + r_rdy == count),
+        bench.invariant(level <= depth),
+        bench.invariant((produce < depth) & (consume < depth)),
+        bench.invariant(produce == _modulo(bench, consume + level, depth)),
     ]
     if marked is not None:
         words = Array(bench.probe(f"{path}.storage[{n}]", width) for n in range(depth))
         at = _modulo(bench, consume + marked.ahead - r_rdy, depth)
         with m.If(marked.inside):
-            m.d.comb += Assert(marked.ahead < count)
+            m.d.comb += bench.invariant(marked.ahead < count)
             with m.If(marked.first & r_rdy):
-                m.d.comb += Assert(r_data == marked.value)
+                m.d.comb += bench.invariant(r_data == marked.value)
             with m.Else():
-                m.d.comb += Assert(words[at] == marked.value)
+                m.d.comb += bench.invariant(words[at] == marked.value)
 
 
 def _modulo(bench: Bench, value: Value, modulus: int) -> Signal:

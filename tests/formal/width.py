@@ -6,13 +6,13 @@ from amaranth import Array, Signal
 from amaranth.hdl import Assert, Assume, Cover
 
 from terntable.hw.axi.width import WidthConverter
-from terntable.sim.formal import Bench
 
 from .contract import sink, source
+from .planted import Bug
+from .proof import Proof, Suite
 
 
-def bench(block, i_bits, o_bits):
-    b = Bench()
+def bench(b, block, i_bits, o_bits):
     m = b.m
     m.submodules.dut = dut = block(i_bits, o_bits)
     part = min(i_bits, o_bits)
@@ -62,9 +62,47 @@ def bench(block, i_bits, o_bits):
     count = b.probe("dut.count", range(most + 1))
     word = b.probe("dut.word", part * most)
     parts = Array(word.word_select(n, part) for n in range(most))
-    m.d.comb += [Assert(count == level), Assert(level <= most)]
+    m.d.comb += [b.invariant(count == level), b.invariant(level <= most)]
     with m.If(inside):
         at = ahead if i_parts > 1 else ahead + most - level
-        m.d.comb += [Assert(ahead < level), Assert(parts[at] == value)]
+        m.d.comb += [b.invariant(ahead < level), b.invariant(parts[at] == value)]
     m.d.comb += Cover(given & inside & (ahead == o_parts - 1) & (value != 0))
-    return b
+
+
+PROOFS = [
+    Proof(WidthConverter, bench, parameters, 2)
+    for parameters in ((2, 2), (2, 4), (2, 6), (8, 2), (16, 8))
+]
+UP, DOWN = PROOFS[2], PROOFS[3]
+SUITE = Suite(
+    PROOFS,
+    reach=(UP, 10),
+    bugs=[
+        (UP, Bug("first part highest", "| (word >> narrow))", "| (word << narrow))")),
+        (
+            UP,
+            Bug(
+                "loses a part when both sides move",
+                "m.d.sync += count.eq(1)",
+                "m.d.sync += count.eq(0)",
+            ),
+        ),
+        (
+            UP,
+            Bug(
+                "takes a word while it clears",
+                "(~full | self.o.ready) & ~self.clear",
+                "(~full | self.o.ready)",
+            ),
+        ),
+        (DOWN, Bug("last part twice", "last = count == 1", "last = count == 2")),
+        (
+            DOWN,
+            Bug(
+                "waits for ready",
+                "self.o.valid.eq(~empty)",
+                "self.o.valid.eq(~empty & self.o.ready)",
+            ),
+        ),
+    ],
+)

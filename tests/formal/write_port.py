@@ -8,25 +8,25 @@ from amaranth.lib import data
 
 from terntable.hw.axi.write_port import WritePort
 from terntable.hw.regs import Error
-from terntable.sim.formal import Bench
 
-from .bus_slave import write_memory
 from .contract import source
-from .fifos import sync_fifo
+from .fifo_invariants import sync_fifo
 from .marked import Marked
+from .memory import write_memory
+from .planted import Bug
 from .port_fence import BITS, UNITS, PortFence
+from .proof import Proof, Suite
 
-STROBES = BITS // 8
 
-
-def bench(block):
-    b = Bench()
+def bench(b, block, outstanding):
     m = b.m
+    block = type(block.__name__, (block,), {"OUTSTANDING": outstanding})
     m.submodules.dut = dut = block(BITS, UNITS)
-    most = block.OUTSTANDING
+    most = outstanding
     addresses, lasts = write_memory(b, dut, most)
     fence = PortFence(b, dut, address=dut.aw, error=Error.WRITE_FENCE, writes=True)
-    go, draining, access = fence.go, fence.draining, fence.access
+    go, doomed = fence.go, fence.doomed
+    started = go & fence.marked.first
     words = [dut.word0, dut.word1]
     for word in words:
         source(b, word, drop=dut.flush)
@@ -39,7 +39,7 @@ def bench(block):
     m.d.sync += count.eq(count + go - answer)
     owner = data.StructLayout({"source": range(2), "address": 32})
     asking = Marked(
-        b, enter=go, value=Cat(access.source, access.address), leave=answer,
+        b, enter=started, value=Cat(fence.burst.source, fence.burst.address), leave=answer,
         count=count, most=most,
     )  # fmt: skip
 
@@ -53,10 +53,11 @@ def bench(block):
     ]
     owed = Signal(range(most + 2))  # bursts offered, their last beat not
     ending = b.probe("dut.owed.r_en", 1)  # this cycle's move is a burst's last
+    m.d.comb += Assert(b.before(ending) == (fresh & last))
     m.d.sync += owed.eq(owed + go - ending)
     work = data.StructLayout({"source": range(2), "len": 8})
     moving = Marked(
-        b, enter=go, value=Cat(access.source, (access.beats - 1)[:8]), leave=ending,
+        b, enter=started, value=Cat(fence.burst.source, (fence.burst.beats - 1)[:8]), leave=ending,
         count=owed, most=most,
     )  # fmt: skip
     burst = data.View(work, moving.value)
@@ -73,15 +74,7 @@ def bench(block):
 
     # Its words come from the channel that asked for it, each once; after a flush they come from
     # nowhere, and do not wait: their strobes are zero.
-    doomed = Signal()
-    with m.If(count == 0):
-        m.d.sync += doomed.eq(0)
-    with m.If(dut.flush):
-        m.d.sync += doomed.eq(1)
-    m.d.comb += [
-        Assert(draining == doomed),
-        Assert(handed[0] + handed[1] == (move & ~doomed)),
-    ]
+    m.d.comb += Assert(handed[0] + handed[1] == (move & ~doomed))
     with m.If(moving.first & move & ~doomed):
         m.d.comb += Assert(Cat(handed).bit_select(burst.source, 1))
     payload = Cat(dut.w.payload.data, dut.w.payload.strb)
@@ -105,7 +98,7 @@ def bench(block):
         Assert(dut.b.ready),
         Assert(told[0] + told[1] == (live & ~bad)),
         Assert(reported == (live & bad)),
-        Assert(count <= most),
+        Assert(addresses + dut.aw.valid <= most),
         Assert(dut.idle == (count == 0)),
         Assert(dut.beat == (dut.w.valid & dut.w.ready)),
     ]
@@ -123,19 +116,66 @@ def bench(block):
     sync_fifo(b, "dut.owners", most, owner.size, count, asking)
     sync_fifo(b, "dut.owed", most, work.size, owed, moving)
     m.d.comb += [
-        Assert(b.probe("dut.answered", 1) == answer),
-        Assert(addresses + dut.aw.valid + answer == count),
-        Assert(owed + (dut.w.valid & last) + lasts + answer == count),
+        b.invariant(b.probe("dut.answered", 1) == answer),
+        b.invariant(addresses + dut.aw.valid + answer == count),
+        b.invariant(owed + (dut.w.valid & last) + lasts + answer == count),
     ]
     sent = b.probe("dut.sent", 8)
-    m.d.comb += Assert((owed != 0) | (sent == 0))
+    m.d.comb += b.invariant((owed != 0) | (sent == 0))
     with m.If(moving.inside):
-        m.d.comb += Assert(moved == Mux(moving.first, sent, 0))
-        m.d.comb += Assert(moved <= burst.len)
+        m.d.comb += b.invariant(moved == Mux(moving.first, sent, 0))
+        m.d.comb += b.invariant(moved <= burst.len)
     m.d.comb += [
         Cover(b.before(moving.first & ending & ~doomed) & (moved == 3) & (count == most)),
         Cover(b.before(doomed) & ~doomed & b.before(b.before(answer))),
         Cover(reported),
         Cover(fence.marked.first & dut.error.valid & (dut.error.code == Error.WRITE_FENCE)),
     ]
-    return b
+
+
+PROOFS = [Proof(WritePort, bench, (outstanding,), 3) for outstanding in (2, 16)]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[0], 18),
+    bugs=[
+        (PROOFS[0], bug)
+        for bug in (
+            Bug("fence ignored", "                & access.ok\n", ""),
+            Bug("lower bound ignored", "fence.lower.eq(self.lower)", "fence.lower.eq(0)"),
+            Bug("starts in an error", "draining | self.flush | self.halt", "draining | self.flush"),
+            Bug(
+                "address changes while it waits",
+                "                & (~self.aw.valid | self.aw.ready)\n",
+                "",
+            ),
+            Bug("more outstanding than allowed", "                & owners.w_rdy\n", ""),
+            Bug("last one beat late", "last = sent == burst.len", "last = sent == burst.len + 1"),
+            Bug(
+                "data change while they wait",
+                "(present | draining) & (~self.w.valid | self.w.ready)",
+                "(present | draining)",
+            ),
+            Bug(
+                "flushed words are written",
+                "word[self._bus_bits :] & ~draining.replicate(self._bus_bits // 8)",
+                "word[self._bus_bits :]",
+            ),
+            Bug(
+                "flush waits for the requester",
+                "owed.r_rdy & (present | draining)",
+                "owed.r_rdy & present",
+            ),
+            Bug(
+                "words of the other channel",
+                "with m.If(burst.source == n):",
+                "with m.If(burst.source != n):",
+            ),
+            Bug(
+                "bad answers acknowledged",
+                "answered & ~bad & ~draining & (owner",
+                "answered & ~draining & (owner",
+            ),
+            Bug("flush ends too early", "with m.Elif(self.idle):", "with m.Else():"),
+        )
+    ],
+)

@@ -8,22 +8,23 @@ from amaranth.lib import data
 
 from terntable.hw.axi.read_port import ReadPort
 from terntable.hw.regs import Error
-from terntable.sim.formal import Bench
 
-from .bus_slave import read_memory
-from .fifos import sync_fifo
+from .fifo_invariants import sync_fifo
 from .marked import Marked
+from .memory import read_memory
+from .planted import Bug
 from .port_fence import BITS, UNITS, PortFence
+from .proof import Proof, Suite
 
 
-def bench(block):
-    b = Bench()
+def bench(b, block, outstanding):
     m = b.m
+    block = type(block.__name__, (block,), {"OUTSTANDING": outstanding})
     m.submodules.dut = dut = block(BITS, UNITS)
-    most = block.OUTSTANDING
+    most = outstanding
     owed = read_memory(b, dut, most)
     fence = PortFence(b, dut, address=dut.ar, error=Error.READ_FENCE, writes=False)
-    go, draining = fence.go, fence.draining
+    go, doomed = fence.go, fence.doomed
     fills = [dut.fill0, dut.fill1]
 
     # Beats pass through one register.
@@ -35,8 +36,8 @@ def bench(block):
     m.d.sync += count.eq(count + go - ends)
     owner = data.StructLayout({"source": range(2), "address": 32})
     marked = Marked(
-        b, enter=go, value=Cat(fence.access.source, fence.access.address), leave=ends,
-        count=count, most=most,
+        b, enter=go & fence.marked.first, value=Cat(fence.burst.source, fence.burst.address),
+        leave=ends, count=count, most=most,
     )  # fmt: skip
     burst = data.View(owner, marked.value)
 
@@ -44,30 +45,22 @@ def bench(block):
     m.d.comb += [
         Assert(dut.r.ready),
         Assert(dut.beat == beat),
-        Assert(owed + dut.ar.valid + ends == count),
-        Assert(count <= most),
+        Assert(owed + dut.ar.valid <= most),
         Assert(dut.idle == (count == 0)),
     ]
 
-    # After a flush all beats are dropped until nothing is outstanding; after a bad beat, all
-    # beats until a flush.
-    doomed, broken = Signal(), Signal()
-    m.d.comb += Assert(draining == doomed)
-    with m.If(count == 0):
-        m.d.sync += doomed.eq(0)
+    # After a bad beat all beats are dropped until a flush.
+    broken = Signal()
     with m.If(beat & bad & ~doomed):
         m.d.sync += broken.eq(1)
     with m.If(dut.flush):
-        m.d.sync += [doomed.eq(1), broken.eq(0)]
-    m.d.comb += Assert(b.probe("dut.broken", 1) == broken)
+        m.d.sync += broken.eq(0)
 
     # A beat goes to the channel that asked for it, and nowhere else.
     live = beat & ~doomed & ~broken
     m.d.comb += Assert(fills[0].valid + fills[1].valid == (live & ~bad))
     with m.If(marked.first & live & ~bad):
-        m.d.comb += Assert(
-            Cat(fills[0].valid, fills[1].valid).bit_select(burst.source, 1)
-        )
+        m.d.comb += Assert(Cat(fills[0].valid, fills[1].valid).bit_select(burst.source, 1))
     for fill in fills:
         with m.If(fill.valid):
             m.d.comb += Assert(fill.payload == payload.data)
@@ -84,11 +77,59 @@ def bench(block):
         m.d.comb += Assert(reported | (dut.error.code == Error.READ_FENCE))
 
     sync_fifo(b, "dut.owners", most, owner.size, count, marked)
-    m.d.comb += Assert(b.probe("dut.valid", 1) == beat)
+    m.d.comb += [
+        b.invariant(b.probe("dut.valid", 1) == beat),
+        b.invariant(b.probe("dut.broken", 1) == broken),
+        b.invariant(owed + dut.ar.valid + ends == count),
+    ]
     m.d.comb += [
         Cover(marked.first & ends & ~doomed & ~broken & (count == most)),
         Cover(b.before(doomed) & ~doomed & b.before(b.before(ends))),
         Cover(reported & ~b.before(beat)),
         Cover(fence.marked.first & dut.error.valid & (dut.error.code == Error.READ_FENCE)),
     ]
-    return b
+
+
+PROOFS = [Proof(ReadPort, bench, (outstanding,), 3) for outstanding in (2, 16)]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[0], 16),
+    bugs=[
+        (PROOFS[0], bug)
+        for bug in (
+            Bug("fence ignored", "                & access.ok\n", ""),
+            Bug("starts in an error", "draining | self.flush | self.halt", "draining | self.flush"),
+            Bug(
+                "address changes while it waits",
+                "                & (~self.ar.valid | self.ar.ready)\n",
+                "",
+            ),
+            Bug("more outstanding than allowed", "                & owners.w_rdy\n", ""),
+            Bug(
+                "length is beats",
+                "self.ar.payload.len.eq(access.beats - 1)",
+                "self.ar.payload.len.eq(access.beats)",
+            ),
+            Bug(
+                "data after a flush", "live = valid & ~draining & ~broken", "live = valid & ~broken"
+            ),
+            Bug(
+                "data after a bad beat",
+                "live = valid & ~draining & ~broken",
+                "live = valid & ~draining",
+            ),
+            Bug(
+                "owner leaves a beat early",
+                "owners.r_en.eq(valid & beat.last)",
+                "owners.r_en.eq(self.r.valid & self.r.payload.last)",
+            ),
+            Bug("flush ends too early", "with m.Elif(self.idle):", "with m.Else():"),
+            Bug("EXOKAY is an error", "bad = beat.resp[1]", "bad = beat.resp[0]"),
+            Bug(
+                "wrong requester reported",
+                "units[owner.source], owner.address",
+                "units[access.source], owner.address",
+            ),
+        )
+    ],
+)

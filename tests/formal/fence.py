@@ -9,10 +9,11 @@ from amaranth.utils import exact_log2
 
 from terntable.hw.axi.bus import ADDRESS_BITS, PAGE_BYTES
 from terntable.hw.axi.fence import Fence, access_layout, request_layout
-from terntable.sim.formal import Bench
 
 from .contract import sink, source
 from .marked import Marked
+from .planted import Bug
+from .proof import Proof, Suite
 
 SOURCES = 3
 
@@ -24,8 +25,7 @@ def allowed(address: Value, beats: Value, bus_bytes: int, lower: Value, limit: V
     return aligned & (address >= lower) & (end <= limit)
 
 
-def bench(block, bus_bits):
-    b = Bench()
+def bench(b, block, bus_bits):
     m = b.m
     m.submodules.dut = dut = block(bus_bits, SOURCES)
     bus_bytes = bus_bits // 8
@@ -71,29 +71,53 @@ def bench(block, bus_bits):
     first = b.probe("dut.request", len(request.as_value()))
     second = data.View(access_layout(SOURCES), b.probe("dut.access", access_layout(SOURCES).size))
     end, low = b.probe("dut.end", 33), b.probe("dut.low", 1)
-    m.d.comb += Assert(count == valid[0] + valid[1] + valid[2])
+    m.d.comb += b.invariant(count == valid[0] + valid[1] + valid[2])
     after = [valid[1] + valid[2], valid[2], 0]  # bursts ahead of each stage
     stage = [marked.inside & valid[n] & (marked.ahead == after[n]) for n in range(3)]
     with m.If(marked.inside):
-        m.d.comb += Assert(Cat(stage).any())
+        m.d.comb += b.invariant(Cat(stage).any())
     with m.If(stage[0]):
-        m.d.comb += Assert(first == marked.value)
+        m.d.comb += b.invariant(first == marked.value)
     with m.If(stage[1]):
         unaligned = request.address[: exact_log2(bus_bytes)].any()
         m.d.comb += [
-            Assert(end == request.address + request.beats * bus_bytes),
-            Assert(low == ((request.address < dut.lower) | unaligned | dut.base[:12].any())),
+            b.invariant(end == request.address + request.beats * bus_bytes),
+            b.invariant(low == ((request.address < dut.lower) | unaligned | dut.base[:12].any())),
         ]
     for n, access in ((1, second), (2, dut.o.payload)):
         with m.If(stage[n]):
             m.d.comb += [
-                Assert(access.addr == addr),
-                Assert(access.address == request.address),
-                Assert(access.beats == request.beats),
-                Assert(access.source == request.source),
+                b.invariant(access.addr == addr),
+                b.invariant(access.address == request.address),
+                b.invariant(access.beats == request.beats),
+                b.invariant(access.source == request.source),
             ]
     with m.If(stage[2]):
-        m.d.comb += Assert(dut.o.payload.ok == ok)
+        m.d.comb += b.invariant(dut.o.payload.ok == ok)
     m.d.comb += Cover(marked.first & given & ok & (count == 3))
     m.d.comb += Cover(marked.first & given & ~ok & Mux(request.address < dut.lower, 0, 1))
-    return b
+
+
+PROOFS = [Proof(Fence, bench, (bus_bits,), 4) for bus_bits in (8, 16, 256)]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[1], 8),
+    bugs=[
+        (PROOFS[1], bug)
+        for bug in (
+            Bug(
+                "end in 32 bits",
+                "request.address + (request.beats << shift)",
+                "(request.address + (request.beats << shift))[:32]",
+            ),
+            Bug("one byte past the limit", "end <= self.limit", "end <= self.limit + 1"),
+            Bug("below the window", "(request.address < self.lower)", "(request.address < 0)"),
+            Bug("odd addresses", "request.address[:shift].any()", "0"),
+            Bug("base within a page", "page_offset.any()", "0"),
+            Bug(
+                "a stage overtaken", "~valid[stage] | ready[stage + 1]", "~valid[stage] | ready[3]"
+            ),
+            Bug("changes under the reader", "with m.If(ready[2]):", "with m.If(1):"),
+        )
+    ],
+)

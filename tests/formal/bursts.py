@@ -7,15 +7,15 @@ from amaranth.hdl import Assert, Cover
 
 from terntable.hw.axi.bursts import BurstSplitter
 from terntable.hw.axi.bus import PAGE_BYTES
-from terntable.sim.formal import Bench
 
 from .contract import lawful, sink, source
+from .planted import Bug
+from .proof import Proof, Suite
 
 NEXT, SIZE, ISSUE = range(3)
 
 
-def bench(block, bus_bits, burst_beats):
-    b = Bench()
+def bench(b, block, bus_bits, burst_beats):
     m = b.m
     m.submodules.dut = dut = block(bus_bits, burst_beats)
     bus_bytes = bus_bits // 8
@@ -54,18 +54,41 @@ def bench(block, bus_bits, burst_beats):
     # For the induction.
     state = b.probe("dut.fsm_state", 2)
     m.d.comb += [
-        Assert(state <= ISSUE),
-        Assert(dut.o.valid == (state == ISSUE)),
-        Assert(b.probe("dut.remaining", 24) == left),
-        Assert((left != 0) | (state == NEXT)),
+        b.invariant(state <= ISSUE),
+        b.invariant(dut.o.valid == (state == ISSUE)),
+        b.invariant(b.probe("dut.remaining", 24) == left),
+        b.invariant((left != 0) | (state == NEXT)),
     ]
     with m.If(left != 0):
-        m.d.comb += Assert(b.probe("dut.address", 32) == address)
+        m.d.comb += b.invariant(b.probe("dut.address", 32) == address)
     with m.If(state == SIZE):
         m.d.comb += [
-            Assert(b.probe("dut.most", 9) == most),
-            Assert(b.probe("dut.page", range(PAGE_BYTES // bus_bytes + 1)) == page),
+            b.invariant(b.probe("dut.most", 9) == most),
+            b.invariant(b.probe("dut.page", range(PAGE_BYTES // bus_bytes + 1)) == page),
         ]
     m.d.comb += Cover(given & (left > burst_beats) & (page == 1))
     m.d.comb += Cover(given & (beats == burst_beats))
-    return b
+
+
+PROOFS = [
+    Proof(BurstSplitter, bench, parameters, 3) for parameters in ((16, 4), (64, 256), (256, 16))
+]
+SUITE = Suite(
+    PROOFS,
+    reach=(PROOFS[0], 10),
+    bugs=[
+        (PROOFS[0], bug)
+        for bug in (
+            Bug("across a page", "beats.eq(Mux(page < most, page, most))", "beats.eq(most)"),
+            Bug(
+                "beyond the descriptor",
+                "short = remaining < self._burst_beats",
+                "short = remaining < 0",
+            ),
+            Bug("beat size forgotten", "address + (beats << shift)", "address + beats"),
+            Bug(
+                "idle too early", '~fsm.ongoing("NEXT") | (remaining != 0)', '~fsm.ongoing("NEXT")'
+            ),
+        )
+    ],
+)
