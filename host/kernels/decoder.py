@@ -52,7 +52,8 @@ class TernaryDecoder:
         self._turns = (torch.zeros(0), torch.zeros(0))
 
     def reset(self, positions: int, kind: str) -> None:
-        """Empty the KV cache: `positions` in number format `kind` (see `kv_cache`)."""
+        """Empty the KV cache: `positions` in number format `kind`, one of
+        `devices.triton.KV_KINDS`."""
         spec = self.spec
         self._caches = []  # the old one's memory is free before the new one is made
         self._caches = kv_caches(

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-KINDS = ("float16", "int8")
-"""Number formats of K and V."""
 _ALIGNMENT = 16
 
 
@@ -42,7 +40,8 @@ class KvCache:
 def kv_caches(
     layers: int, kv_heads: int, positions: int, head_dim: int, kind: str, device: torch.device
 ) -> list[KvCache]:
-    """Caches of all layers, every position of which reads as zeros; `kind` is one of KINDS."""
+    """Caches of all layers, every position of which reads as zeros; `kind` is one of
+    `devices.triton.KV_KINDS`."""
     width = -(-head_dim // _ALIGNMENT) * _ALIGNMENT
     shape = (layers, 2, kv_heads, positions)
     numbers = torch.zeros((*shape, width), dtype=getattr(torch, kind), device=device)

@@ -19,9 +19,9 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.driver import driver
 from triton.runtime.jit import KernelInterface
 
+from terntable.host.devices.triton import KV_KINDS
 from terntable.host.kernels import decode_attention
 from terntable.host.kernels.decoder import TernaryDecoder
-from terntable.host.kernels.kv_cache import KINDS
 from terntable.host.kernels.ternary import PackedMatrix, QuantisedRows
 from terntable.host.kernels.ternary_matmul import ternary_matmul
 from terntable.host.kernels.tuning import INTERPRETED
@@ -84,7 +84,7 @@ def main(folder: Path, everything: bool) -> None:
         for changes in ({}, SUB_NORMS):
             spec = SPEC.model_copy(update=changes)
             decoder = TernaryDecoder(random_model(spec), place)
-            for kind in KINDS:
+            for kind in KV_KINDS:
                 decoder.reset(spec.context, kind)
                 for tokens in (128, 1):
                     x = decoder.forward(torch.zeros(tokens, spec.hidden), 300)

@@ -7,8 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from terntable.host.devices.triton import KV_KINDS  # noqa: E402
 from terntable.host.kernels.decode_attention import decode_attention  # noqa: E402
-from terntable.host.kernels.kv_cache import KINDS, KvCache, kv_caches  # noqa: E402
+from terntable.host.kernels.kv_cache import KvCache, kv_caches  # noqa: E402
 from terntable.host.kernels.prefill_attention import prefill_attention  # noqa: E402
 from terntable.host.reference.operations import attention  # noqa: E402
 
@@ -39,7 +40,7 @@ def expected(q: torch.Tensor, cache: KvCache, position: int) -> torch.Tensor:
     return attention(q.transpose(0, 1), k, v, position).transpose(0, 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), SHAPES)
 @pytest.mark.parametrize(("tokens", "position"), [(2, 0), (17, 5), (34, 31), (3, 63), (40, 250)])
 def test_prefill(
@@ -59,7 +60,7 @@ def test_prefill(
     assert relative(out, expected(q, cache, position)) < TOLERANCE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), SHAPES)
 @pytest.mark.parametrize("position", [0, 1, 63, 128, 299])
 def test_decode(
@@ -78,7 +79,7 @@ def test_decode(
     assert relative(out, expected(q, cache, position)) < TOLERANCE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_extreme_scores(kind: str, tokens: int, place: torch.device, relative) -> None:
     """Queries of zeros see the mean; huge ones see one position; values of zeros give zeros."""

@@ -8,13 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
 
+from terntable.host.devices.triton import KV_KINDS  # noqa: E402
 from terntable.host.kernels import (  # noqa: E402
     decode_attention,
     head_matvec,
     prefill_attention,
     ternary_matmul,
 )
-from terntable.host.kernels.kv_cache import KINDS, kv_caches  # noqa: E402
+from terntable.host.kernels.kv_cache import kv_caches  # noqa: E402
 from terntable.host.kernels.norm_quant import norm_quant  # noqa: E402
 from terntable.host.kernels.ternary import PackedMatrix  # noqa: E402
 from terntable.host.model import TernaryLinear  # noqa: E402
@@ -58,7 +59,7 @@ def check_product(tokens: int, place: torch.device) -> None:
     assert np.array_equal(sums, codes @ trits.T.astype(np.int64))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize(("rows", "positions"), [(16, 16), (32, 128), (128, 32)])
 def test_prefill_attention(
     rows: int, positions: int, kind: str, place: torch.device, tune, relative
@@ -67,7 +68,7 @@ def test_prefill_attention(
     check_attention(prefill_attention.prefill_attention, 11, kind, place, relative)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize("positions", [16, 32, 128])
 @pytest.mark.parametrize("programs", [1, 264])
 def test_decode_attention(

@@ -19,9 +19,8 @@ from terntable.host.comparison import Trace, difference, record  # noqa: E402
 from terntable.host.compiler import compile_model, outline  # noqa: E402
 from terntable.host.devices import open_device  # noqa: E402
 from terntable.host.devices.base import DeviceError  # noqa: E402
-from terntable.host.devices.triton import TritonDevice  # noqa: E402
+from terntable.host.devices.triton import KV_KINDS, TritonDevice  # noqa: E402
 from terntable.host.kernels.head_matvec import head_matvec  # noqa: E402
-from terntable.host.kernels.kv_cache import KINDS  # noqa: E402
 from terntable.host.model import (  # noqa: E402
     BUILT_IN,
     Model,
@@ -111,7 +110,7 @@ def test_the_cache_in_int8(make_spec: Callable[..., ModelSpec]) -> None:
     model = random_model(make_spec(), 7)
     prompt = np.random.default_rng(8).integers(0, model.spec.vocab, 12).tolist()
     traces = []
-    for kind in KINDS:
+    for kind in KV_KINDS:
         with TritonDevice(TEST, model, kv=kind) as device:
             assert kind in device.detail
             traces.append(record(device, outline(model, TEST), prompt, 2, [1, 2]))

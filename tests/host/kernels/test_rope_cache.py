@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from terntable.host.kernels.kv_cache import KINDS, KvCache, kv_caches  # noqa: E402
+from terntable.host.devices.triton import KV_KINDS  # noqa: E402
+from terntable.host.kernels.kv_cache import KvCache, kv_caches  # noqa: E402
 from terntable.host.kernels.rope_cache import rope_cache  # noqa: E402
 from terntable.host.reference.operations import rope_tables, rotate  # noqa: E402
 
@@ -34,7 +35,7 @@ def in_int8(x: torch.Tensor) -> torch.Tensor:
     return (x * scale).round() / scale
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(5, 1, 44), (4, 4, 64), (10, 2, 96)])
 @pytest.mark.parametrize(("tokens", "position"), [(1, 0), (2, 31), (17, 62)])
 def test_rotated_and_stored(
@@ -64,7 +65,7 @@ def test_rotated_and_stored(
         assert not kept[:, :position].any() and not kept[:, end:].any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KV_KINDS)
 def test_extremes(kind: str, place: torch.device) -> None:
     """A token of zeros, one of single large numbers, one beyond binary16."""
     qkv = torch.zeros(3, 3 * 44)
