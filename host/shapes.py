@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from terntable.host.image import align
 from terntable.host.model import ModelSpec
-from terntable.host.packing import TilePlan, plan_tiles
-from terntable.hw import isa
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
 from terntable.hw.errors import UserError
 
@@ -85,28 +83,6 @@ class Shapes:
                 f"model {self.spec.name!r} does not fit configuration {self.config.name!r}: {why}:"
                 " choose a larger configuration"
             )
-
-
-@dataclass(frozen=True)
-class Plans:
-    """Tiles of a layer's four matrices and of the head."""
-
-    qkv: TilePlan
-    o: TilePlan
-    glu: TilePlan
-    down: TilePlan
-    head: TilePlan
-
-    @classmethod
-    def of(cls, shapes: Shapes) -> Plans:
-        config, hidden = shapes.config, shapes.hidden
-        return cls(
-            qkv=plan_tiles(config, shapes.qkv, hidden),
-            o=plan_tiles(config, hidden, shapes.attention),
-            glu=plan_tiles(config, 2 * shapes.ffn, hidden),
-            down=plan_tiles(config, hidden, shapes.ffn),
-            head=plan_tiles(config, isa.PLANES * shapes.spec.vocab, hidden),
-        )
 
 
 def fits(spec: ModelSpec, config: AcceleratorConfig) -> bool:
