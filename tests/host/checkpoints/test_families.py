@@ -24,8 +24,10 @@ from transformers.integrations import bitnet  # noqa: E402
 
 from terntable.host.checkpoints.bundle_writer import write_bundle  # noqa: E402
 from terntable.host.checkpoints.ternarise import unpack  # noqa: E402
-from terntable.host.compiler import compile_model  # noqa: E402
+from terntable.host.compiler import compile_model, outline  # noqa: E402
 from terntable.host.devices.emulator import EmulatorDevice  # noqa: E402
+from terntable.host.devices.sim import SimDevice  # noqa: E402
+from terntable.host.devices.torch import TorchDevice  # noqa: E402
 from terntable.host.head import quantise_head  # noqa: E402
 from terntable.host.model import Model, load_model  # noqa: E402
 from terntable.host.session import Session  # noqa: E402
@@ -282,6 +284,32 @@ def test_greedy_tokens(case: Case) -> None:
     print(f"{case.name}: {best.sum()} of {NEW} tokens are clear")
     assert best.sum() > NEW // 3
     assert np.array_equal(np.array(new)[best], logits.argmax(axis=1)[best])
+
+
+def test_torch_device(case: Case) -> None:
+    """The reference device is the published code, activations of weight-only models included.
+
+    Over few positions: where some code lies at a rounding tie, the two may round it differently,
+    and from there on they differ by what int8 rounding is worth.
+    """
+    with TorchDevice(CONFIG, case.bundle) as device:
+        session = Session(device, outline(case.bundle, CONFIG))
+        logits = [session.call(TOKENS[:8])[0], *(session.call([t])[0] for t in TOKENS[8:14])]
+    error = relative(np.array(logits), case.expected[7:14])
+    print(f"{case.name}: device torch {error:.1e}")
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize("case", ["bitnet-packed", "llama-bitlinear", "TriLM"], indirect=True)
+def test_rtl(case: Case) -> None:
+    """An import on simulated RTL: the emulator's logits bit for bit."""
+    image = compile_model(case.bundle, CONFIG)
+    with SimDevice(CONFIG) as rtl, EmulatorDevice(CONFIG) as emulator:
+        results = [
+            Session(device, image).generate(TOKENS[:19], 4).logits_array(image.spec.vocab)
+            for device in (rtl, emulator)
+        ]
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 def test_a_flipped_scale_is_noticed(case: Case) -> None:
