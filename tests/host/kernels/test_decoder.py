@@ -82,6 +82,15 @@ def test_scales_of_rows_and_columns(make_spec: Callable[..., ModelSpec]) -> None
     check(random_model(spec, 3, shards=2), TEST, prompt, 3, 0.03)
 
 
+def test_weight_only_models_go_through_int8(make_spec: Callable[..., ModelSpec]) -> None:
+    """As on the accelerator, whatever `torch` does with them."""
+    prompt, logits = [7, 14, 21], []
+    for weight_only in (True, False):
+        model = random_model(make_spec(weight_only=weight_only), 7)
+        logits.append(traced("triton", model, TEST, prompt, 1).logits[0])
+    assert np.array_equal(*logits)
+
+
 def test_scales_that_disagree(make_spec: Callable[..., ModelSpec]) -> None:
     model = random_model(make_spec(), 3)
     layer = model.layer(0)
