@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test check clean preflight
+.PHONY: help venv venv-torch demo test pythons check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
 	@echo "make test    all tests"
+	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
 	@echo "make check   lint and types"
 	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
 	@echo "make clean   remove the environment and build products"
@@ -42,6 +43,10 @@ demo: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-torch
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+pythons: $(VENV)/.stamp
+	TERNTABLE_PYTHONS="$$(for n in 10 11 12 13; do command -v python3.$$n; done | xargs)" \
+		$(BIN)/python -m pytest -m "not slow" tests/test_package.py
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff check .
