@@ -139,8 +139,9 @@ class Bench:
         self._aside.submodules += Instance(_PATH, **ports)
         self._apart.append(f"{output!r} depends on {of!r} in the same cycle")
 
-    def script(self) -> str:
-        """Yosys commands that make one module without hierarchy, its probes connected."""
+    def script(self, text: str) -> str:
+        """Yosys commands that make the bench's RTLIL one module without hierarchy and connect its
+        probes."""
         lines = [
             "read_rtlil top.il",
             f"chtype -set $anyseq t:{_ANY}",
@@ -153,6 +154,8 @@ class Bench:
             f"delete t:{_PROBE}",
         ]
         for path, probe in self._probes.items():
+            if f"\\{probe.name}\n" not in text:
+                continue  # nothing reads it
             lines += [
                 f"rename {path} {probe.name}_at",
                 f"connect -nounset -set {probe.name} {probe.name}_at",
@@ -220,7 +223,7 @@ def check(
             "[engines]",
             f"smtbmc {SOLVER}",
             "[script]",
-            bench.script(),
+            bench.script(text),
             "[files]",
             "top.il",
             "",
