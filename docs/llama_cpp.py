@@ -95,7 +95,8 @@ def main() -> None:
     decode = max(run["predicted_per_second"] for run in runs)
     print(
         f"llama.cpp, {spec.name}, TQ2_0, {threads} threads, best of {args.repeat}:"
-        f" prefill of {args.prefill} {prefill:.1f} tok/s, decode of {args.decode} {decode:.1f} tok/s"
+        f" prefill of {args.prefill} {prefill:.1f} tok/s,"
+        f" decode of {args.decode} {decode:.1f} tok/s"
     )
 
 
