@@ -8,8 +8,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .isa import Unit
+
 MAGIC = 0x4E524554  # "TERN", little-endian
-VERSION = 0x00010000
+VERSION = 0x00010001
 
 
 class Access(enum.Enum):
@@ -45,6 +47,42 @@ class Error(enum.IntEnum):
     WRITE_RESPONSE = 5
     BAD_CALL = 6
     START_WHILE_BUSY = 7
+    BAD_DIMENSION = 8
+    EARLY_END = 9
+    NO_PROGRESS = 10
+
+
+ERROR_MEANINGS: dict[Error, str] = {
+    Error.NONE: "no error",
+    Error.BAD_COMMAND: "the opcode is none",
+    Error.READ_FENCE: "a read outside of the image, or not aligned to the bus word",
+    Error.WRITE_FENCE: "a write outside of the writable regions, or not aligned to the bus word",
+    Error.READ_RESPONSE: "the bus answered a read with an error",
+    Error.WRITE_RESPONSE: "the bus answered a write with an error",
+    Error.BAD_CALL: "tokens, position and chunk that can't be; ERROR_ADDRESS is their end",
+    Error.START_WHILE_BUSY: "a start while a call runs: it has no other effect, the call goes on",
+    Error.BAD_DIMENSION: "a field of the command is beyond its limits (see the program format)",
+    Error.EARLY_END: "an END before CHUNK, before the LM head, or with weights left over",
+    Error.NO_PROGRESS: "nothing moved for WATCHDOG cycles",
+}
+
+COMMAND_UNIT = 8
+"""ERROR_UNIT of the unit isa.Unit.FETCH; the others follow."""
+
+SEQUENCER_UNIT = 15
+"""ERROR_UNIT of the sequencer itself."""
+
+ERROR_UNITS: dict[int, str] = {
+    0: "weights",
+    1: "KV",
+    2: "load",
+    3: "program",
+    4: "KV write",
+    5: "logits write",
+    **{COMMAND_UNIT + unit: unit.name for unit in Unit},
+    SEQUENCER_UNIT: "sequencer",
+}
+"""Values of ERROR_UNIT: requesters of the bus, units that execute commands, the sequencer."""
 
 
 _TABLE: list[tuple[str, Access, str]] = [
@@ -58,10 +96,14 @@ _TABLE: list[tuple[str, Access, str]] = [
     (
         "ERROR_UNIT",
         Access.RO,
-        "requester: 0 weights, 1 KV, 2 load, 3 program, 4 KV write, 5 logits write, 15 sequencer",
+        "where: " + ", ".join(f"{n} {name}" for n, name in ERROR_UNITS.items()),
     ),
-    ("ERROR_ADDRESS", Access.RO, "offset of the failed access or of the bad command"),
-    ("ERROR_COMMAND", Access.RO, "index of the command that was handed out last"),
+    ("ERROR_ADDRESS", Access.RO, "offset of the access that failed, or of the command"),
+    (
+        "ERROR_COMMAND",
+        Access.RO,
+        "index of the command that failed; while a call runs, of the one that is next",
+    ),
     ("BASE_LO", Access.RW, "bus address of the image, bits 31:0; a multiple of 4096"),
     ("BASE_HI", Access.RW, "bus address of the image, bits 63:32"),
     ("LIMIT", Access.RW, "bytes of the image: the fence refuses any access at or above"),
@@ -82,6 +124,11 @@ _TABLE: list[tuple[str, Access, str]] = [
     ("READ_BEATS", Access.RO, "beats read on all ports"),
     ("WRITE_BEATS", Access.RO, "beats written"),
     ("UNIT_STATE", Access.RO, "busy bits of the units (see Unit), then debug bits"),
+    (
+        "WATCHDOG",
+        Access.RW,
+        "cycles without progress of bus and units that end a call in NO_PROGRESS; 0: never",
+    ),
 ]
 
 REGISTERS: tuple[Register, ...] = tuple(

@@ -14,6 +14,7 @@ from .config import AcceleratorConfig
 from .control.load import LoadUnit
 from .control.sequencer import Sequencer
 from .control.status import COUNTED, CallStatus
+from .control.watchdog import Watchdog
 from .elementwise.rows import RowMemory
 from .elementwise.vector import VectorUnit
 from .interfaces import row_words
@@ -47,6 +48,7 @@ class Terntable(Component):
         m = Module()
         m.submodules.control = control = ControlPort(c)
         m.submodules.status = status = CallStatus()
+        m.submodules.watchdog = watchdog = Watchdog()
         m.submodules.dma = dma = Dma(c)
         units: dict[str, Component] = {
             "sequencer": Sequencer(c),
@@ -90,14 +92,18 @@ class Terntable(Component):
             status.sequencer_error.eq(sequencer.error),
             status.dma_error.eq(dma.error),
             status.dma_idle.eq(dma.idle),
+            status.watchdog_error.eq(watchdog.error),
+            status.program.eq(control.program),
+            status.index.eq(sequencer.index),
+            status.unit_index.eq(sequencer.unit_index),
             status.read_beats.eq(dma.read_beats),
             status.write_beats.eq(dma.write_beats),
             sequencer.start.eq(status.start),
             sequencer.halt.eq(status.halt),
+            sequencer.weights_left.eq(linear.weights_left),
             self.irq.eq(status.irq),
             control.argmax.eq(linear.argmax),
             control.argmax_logit.eq(linear.argmax_logit),
-            control.error_command.eq(sequencer.index),
             control.read_beats.eq(status.read_beat_count),
             control.write_beats.eq(status.write_beat_count),
         ]
@@ -106,6 +112,7 @@ class Terntable(Component):
             "error_code",
             "error_unit",
             "error_address",
+            "error_command",
             "cycles",
             "unit_state",
             *(f"cycles_{n}" for n in COUNTED),
@@ -121,6 +128,17 @@ class Terntable(Component):
                 status.active[index].eq(unit.busy),
             ]
         m.d.comb += status.active[len(isa.Unit)].eq(linear.weight_wait)
+
+        # Progress.
+        moved = (sequencer.moved, vector.moved, linear.moved, attention.moved)
+        m.d.comb += [
+            watchdog.running.eq(status.running),
+            watchdog.moved.eq(Cat(*moved, dma.read_beats.any(), dma.write_beats).any()),
+            watchdog.limit.eq(control.watchdog),
+            watchdog.outstanding.eq(dma.outstanding),
+            watchdog.busy.eq(status.active[: len(isa.Unit)]),
+            watchdog.weight_wait.eq(linear.weight_wait),
+        ]
 
         # DRAM channels.
         for p in range(c.ports):

@@ -1,6 +1,7 @@
 """The accelerator's state and what each command does to it.
 
 A Machine holds an image's memory and runs the program found there: it knows commands, not models.
+That every command fits the configuration was checked when the program was read.
 Units work one after the other, which is equivalent because the wait masks order every dependence.
 """
 
@@ -94,11 +95,6 @@ class Machine:
             self._program = read_program(self.config, self.memory, self._program_at)
         return self._program
 
-    def _width(self, elements: int, memory: NDArray, what: str) -> int:
-        if not 0 < elements <= memory.shape[1]:
-            raise self.memory.bad(f"{what} of {elements} elements, 1 to {memory.shape[1]} fit")
-        return elements
-
     def run(
         self, tokens: int, position: int, chunk: int, progress: Progress | None = None
     ) -> CallResult:
@@ -132,20 +128,16 @@ class Machine:
             return
         width = command["ew"] * self.config.lanes
         if dest == Dest.GAIN:
-            self._width(width, self.gain, "a gain row")
             self.gain[0, :width] = self.memory.floats("load", address, width)
             return
         rows, first = (self.x, now.done) if dest == Dest.RESIDUAL else (self.rope, now.position)
-        self._width(width, rows, "a row")
         for t in range(now.tokens):
             rows[t, :width] = self.memory.floats("load", address + (first + t) * stride, width)
 
     def _norm_quant(self, command: Command, now: Chunk) -> None:
         sources = {int(Source.RESIDUAL): self.x, Source.ROW: self.f, Source.ATTENTION: self.o}
-        source = sources.get(command["source"])
-        if source is None:
-            raise self.memory.bad(f"source {command['source']}")
-        width = self._width(command["ew"] * self.config.lanes, source, "a row")
+        source = sources[command["source"]]
+        width = command["ew"] * self.config.lanes
         head = bool(command["head"])
         rows = source[now.tokens - 1 : now.tokens] if head else source[: now.tokens]
         digits = self.config.head_digits if head else 1
@@ -167,10 +159,8 @@ class Machine:
     def _kv_quant(self, command: Command, now: Chunk) -> None:
         heads, kv_heads = command["heads"], command["kv_heads"]
         dims = command["head_ew"] * self.config.lanes
-        if heads > self.q.shape[0] or dims > self.q.shape[2]:
-            raise self.memory.bad(f"{heads} heads of {dims} dimensions")
         total = heads + 2 * kv_heads
-        width = self._width(total * dims, self.f, "a row")
+        width = total * dims
         tokens = now.tokens
         codes, scales = numeric.kv_quant(self.f[:tokens, :width].reshape(tokens, total, dims))
         self.q[:heads, :tokens, :dims] = codes[:, :heads].transpose(1, 0, 2)
@@ -216,9 +206,7 @@ class Machine:
         heads, tokens = kv_heads * command["heads_per_kv"], now.tokens
         end = now.position + tokens
         padded = -(-end // KV_BLOCK) * KV_BLOCK
-        if heads > self.q.shape[0] or dims > self.q.shape[2]:
-            raise self.memory.bad(f"{heads} heads of {dims} dimensions")
-        width = self._width(heads * dims, self.o, "a row")
+        width = heads * dims
         cache = self._cache(command, now, kv_heads, write=False)
         records = np.zeros((kv_heads, padded, command["record_bytes"]), np.uint8)
         records[:, :end] = cache.reshape(kv_heads, -1, records.shape[2])[:, :end]
@@ -243,7 +231,7 @@ class Machine:
     def _linear(self, command: Command, now: Chunk) -> None:
         matrix, mode = self.prepare().matrices[self.memory.command], command["mode"]
         rows = self.config.head_digits if command["single"] else now.tokens
-        acc = matrix.dot(self.a8[:rows, : self._width(matrix.k, self.a8, "an activation row")])
+        acc = matrix.dot(self.a8[:rows, : matrix.k])
         if mode == Mode.HEAD:
             self._head(command, acc)
             return
@@ -251,7 +239,6 @@ class Machine:
         first, end = command["first_row"], command["first_row"] + matrix.rows
         gated = mode in (Mode.GLU_RELU2, Mode.GLU_SILU)
         written = slice(first // 2, end // 2) if gated else slice(first, end)
-        self._width(written.stop, self.x if mode == Mode.RESIDUAL else self.f, "a row")
         y = numeric.mul(numeric.from_int(acc), self._row_scales(command, rows, matrix.rows))
         if mode == Mode.PLAIN:
             self.f[:rows, written] = y
@@ -259,7 +246,7 @@ class Machine:
             self.x[:rows, written] = numeric.add(self.x[:rows, written], y)
         elif mode == Mode.QKV:
             self.f[:rows, written] = self._rotate(command, y)
-        elif gated:
+        else:
             gate, up = y[:, 0::2], y[:, 1::2]
             if mode == Mode.GLU_SILU:
                 active = numeric.silu(gate)
@@ -267,8 +254,6 @@ class Machine:
                 positive = np.maximum(gate, np.float32(0))
                 active = numeric.mul(positive, positive)
             self.f[:rows, written] = numeric.mul(active, up)
-        else:
-            raise self.memory.bad(f"mode {mode}")
 
     def _segments(self, command: Command, width: int) -> list[slice]:
         """Rows of the segments 0, 1, 2, counted from the command's first row."""
@@ -318,7 +303,8 @@ class Machine:
         if self.config.head_digits == 2:
             whole = 256 * whole + acc[1].astype(np.int64)
         if self.scales.size < whole.size:
-            raise self.memory.bad(f"{whole.size} rows, {self.scales.size} scales were loaded")
+            what = f"{whole.size} rows, {self.scales.size} scales were loaded"
+            raise self.memory.bad("command", what, "LINEAR")
         scale = numeric.mul(self.factor[0], self.scales[: whole.size])
         self.acc = whole[None]
         self.logits = numeric.mul(numeric.from_int(whole), scale)

@@ -7,17 +7,19 @@ from numpy.typing import NDArray
 
 from terntable.host.devices.base import DeviceError
 from terntable.hw import numeric
+from terntable.hw.isa import COMMAND_BYTES
 
 
 class Memory:
     """Bytes of an image. Accesses outside the fence raise DeviceError.
 
-    command  index of the command that is being executed, for errors
+    program, command  where the program lies and which command is being executed, for errors
     """
 
     def __init__(self, data: NDArray[np.uint8], write_base: int) -> None:
         self.data = data
         self.write_base = write_base
+        self.program = 0
         self.command = 0
         self._constants: dict[tuple[int, int], NDArray[np.float32]] = {}
 
@@ -38,9 +40,10 @@ class Memory:
                 command=self.command,
             )
 
-    def bad(self, what: str) -> DeviceError:
+    def bad(self, what: str, why: str, unit: str = "sequencer") -> DeviceError:
         """The error of a command that can't be executed."""
-        return DeviceError(f"bad command: {what}", unit="sequencer", command=self.command)
+        address = self.program + COMMAND_BYTES * self.command
+        return DeviceError(f"bad {what}: {why}", unit=unit, address=address, command=self.command)
 
     def floats(self, unit: str, start: int, count: int) -> NDArray[np.float32]:
         """Contract numbers; those of constant regions are kept."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from terntable.host.devices.base import DeviceError
 from terntable.host.emulator.matrix import Matrix
 from terntable.host.emulator.memory import Memory
 from terntable.host.head import HEAD_MAX, combine_planes
@@ -15,7 +14,7 @@ from terntable.host.packing import TilePlan, matrix_from_words, unpack_stream
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import Command, Mode, Op
-from terntable.hw.linear.trits import TRITS_PER_BYTE
+from terntable.hw.limits import violation
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,24 @@ class Program:
 
 def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Program:
     """Decode the program at `address`. Raises DeviceError for commands that can't be executed."""
+    memory.program = address
     commands: list[Command] = []
-    at = address
     while not commands or commands[-1].op is not Op.END:
         memory.command = len(commands)
+        at = address + isa.COMMAND_BYTES * memory.command
         memory.fence("program", at, at + isa.COMMAND_BYTES)
         try:
-            commands.append(isa.decode(memory.data[at : at + isa.COMMAND_BYTES].tobytes()))
+            command = isa.decode(memory.data[at : at + isa.COMMAND_BYTES].tobytes())
         except ValueError as e:
-            raise DeviceError(
-                f"bad command: {e}", unit="sequencer", address=at, command=memory.command
-            ) from None
-        at += isa.COMMAND_BYTES
+            raise memory.bad("command", str(e)) from None
+        if broken := violation(config, command):
+            raise memory.bad("dimension", broken, isa.UNIT_OF[command.op].name)
+        commands.append(command)
+    ops = [command.op for command in commands]
+    if Op.CHUNK not in ops:
+        raise memory.bad("program", "END before CHUNK")
+    if not any(c.op is Op.LINEAR and c["mode"] == Mode.HEAD for c in commands):
+        raise memory.bad("program", "END before the LM head")
     matrices: dict[int, Matrix] = {}
     stream = np.zeros((0, config.rows, config.tile_inputs), np.int8)
     for i, command in enumerate(commands):
@@ -52,11 +57,12 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
                 command["k_tiles"], command["tile_words"], command["tiles"], command["last_words"]
             )
             if plan.words > len(stream):
-                raise memory.bad(f"{plan.words} weight words wanted, {len(stream)} fetched")
+                what = f"{plan.words} weight words wanted, {len(stream)} fetched"
+                raise memory.bad("command", what, "LINEAR")
             words, stream = stream[: plan.words], stream[plan.words :]
-            matrices[i] = _matrix(config, memory, command, plan, words)
-        elif command.op is Op.CHUNK and len(stream):
-            raise memory.bad(f"{len(stream)} weight words of the chunk are left over")
+            matrices[i] = _matrix(command, plan, words)
+        elif command.op in (Op.CHUNK, Op.END) and len(stream):
+            raise memory.bad("program", f"{len(stream)} weight words are left over")
     return Program(commands, matrices)
 
 
@@ -66,25 +72,12 @@ def _fetch(config: AcceleratorConfig, memory: Memory, command: Command) -> NDArr
     starts = [command["address"] + p * command["port_stride"] for p in range(config.ports)]
     for start in starts:
         memory.fence("weights", start, start + size)
-    if command["words"] * config.word_trits > size * config.ports * TRITS_PER_BYTE:
-        raise memory.bad("fewer beats than its weight words take")
     parts = [memory.data[start : start + size] for start in starts]
     return unpack_stream(config, np.stack(parts), command["words"])
 
 
-def _matrix(
-    config: AcceleratorConfig,
-    memory: Memory,
-    command: Command,
-    plan: TilePlan,
-    words: NDArray[np.int8],
-) -> Matrix:
-    rows = command["out_rows"]
-    trits = matrix_from_words(words, plan)
-    head = command["mode"] == Mode.HEAD
-    unit = isa.PLANES if head else config.lanes
-    if rows > trits.shape[0] or rows % unit:
-        raise memory.bad(f"{rows} rows: a multiple of {unit} up to {trits.shape[0]} is expected")
-    if head:
-        return Matrix(combine_planes(trits[:rows]), HEAD_MAX)
-    return Matrix(trits[:rows], 1)
+def _matrix(command: Command, plan: TilePlan, words: NDArray[np.int8]) -> Matrix:
+    trits = matrix_from_words(words, plan)[: command["out_rows"]]
+    if command["mode"] == Mode.HEAD:
+        return Matrix(combine_planes(trits), HEAD_MAX)
+    return Matrix(trits, 1)

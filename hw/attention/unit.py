@@ -45,8 +45,8 @@ class AttentionUnit(Component):
     head_beats * (n + max(n, 8, rows)) cycles and six more, and its softmax some
     rows * (n + 2) + 40 cycles beside them.
 
-    `cmd.ready` is low while busy; the read channels' back-pressure only delays. Reset: idle; Q
-    stays.
+    `cmd.ready` is low while busy; the read channels' back-pressure only delays. `moved`: products
+    are made or outputs written in this cycle. Reset: idle; Q stays.
     """
 
     def __init__(self, config: AcceleratorConfig, max_rows: int | None = None) -> None:
@@ -65,6 +65,7 @@ class AttentionUnit(Component):
                     )
                 ),
                 "clear_o": Out(1),
+                "moved": Out(1),
             }
         )
 
@@ -137,6 +138,7 @@ class AttentionUnit(Component):
 
         # Dot products to scores, scores to weights, sums to outputs.
         ends = step.en & step.last
+        m.d.comb += self.moved.eq(step.en | self.o_write.en)
         dot_latency = READ_LATENCY + mac.dot_latency
         m.d.comb += [
             scores.dot.en.eq(delay(m, ends & ~step.v, dot_latency)),

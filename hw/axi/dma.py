@@ -44,6 +44,7 @@ class Dma(Component):
         Steady while descriptors are in progress.
     read_beats, write_beats : beats of this cycle, all ports together.
     idle : nothing is outstanding on the bus.
+    outstanding : unit and address of a burst that is, the oldest of its port; no code.
     m_axi{p} : masters.
     """
 
@@ -55,6 +56,7 @@ class Dma(Component):
     read_beats: Signal
     write_beats: Signal
     idle: Signal
+    outstanding: data.View
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -77,6 +79,7 @@ class Dma(Component):
                 "read_beats": Out(range(config.ports + 1)),
                 "write_beats": Out(1),
                 "idle": Out(1),
+                "outstanding": Out(error_layout()),
             }
         )
 
@@ -131,6 +134,9 @@ class Dma(Component):
                 port.halt.eq(errors.o.valid),
                 getattr(errors, f"i{n}").eq(port.error),
             ]
+        for port in reversed(ports):
+            with m.If(port.waiting.valid):
+                m.d.comb += self.outstanding.eq(port.waiting)
         m.d.comb += [
             write.lower.eq(self.write_base),
             errors.clear.eq(self.flush),

@@ -37,6 +37,7 @@ class ReadPort(Component):
     error : strobe with its details; `units[n]` is the requester's number of channel n.
     beat : strobe, one data beat was taken.
     idle : nothing is outstanding.
+    waiting : unit and address of the oldest burst that is; no code.
     """
 
     OUTSTANDING = 16
@@ -51,6 +52,7 @@ class ReadPort(Component):
     error: data.View
     beat: Signal
     idle: Signal
+    waiting: data.View
 
     def __init__(self, bus_bits: int, units: Sequence[int]) -> None:
         self._bus_bits = bus_bits
@@ -71,6 +73,7 @@ class ReadPort(Component):
                 "error": Out(error_layout()),
                 "beat": Out(1),
                 "idle": Out(1),
+                "waiting": Out(error_layout()),
             }
         )
 
@@ -154,6 +157,9 @@ class ReadPort(Component):
             owners.r_en.eq(valid & beat.last),
             self.beat.eq(valid),
             self.idle.eq(~owners.r_rdy),
+            self.waiting.valid.eq(owners.r_rdy),
+            self.waiting.unit.eq(units[owner.source]),
+            self.waiting.address.eq(owner.address),
         ]
 
         with m.If(live & bad):

@@ -38,6 +38,7 @@ class WritePort(Component):
     error : strobe with its details; `units[n]` is the requester's number of channel n.
     beat : strobe, one data beat was sent.
     idle : nothing is outstanding.
+    waiting : unit and address of the oldest burst that is; no code.
     """
 
     OUTSTANDING = 16
@@ -54,6 +55,7 @@ class WritePort(Component):
     error: data.View
     beat: Signal
     idle: Signal
+    waiting: data.View
 
     def __init__(self, bus_bits: int, units: Sequence[int]) -> None:
         self._bus_bits = bus_bits
@@ -76,6 +78,7 @@ class WritePort(Component):
                 "error": Out(error_layout()),
                 "beat": Out(1),
                 "idle": Out(1),
+                "waiting": Out(error_layout()),
             }
         )
 
@@ -189,7 +192,13 @@ class WritePort(Component):
             m.d.comb += getattr(self, f"answered{n}").eq(
                 answered & ~bad & ~draining & (owner.source == n)
             )
-        m.d.comb += [owners.r_en.eq(answered), self.idle.eq(~owners.r_rdy)]
+        m.d.comb += [
+            owners.r_en.eq(answered),
+            self.idle.eq(~owners.r_rdy),
+            self.waiting.valid.eq(owners.r_rdy),
+            self.waiting.unit.eq(units[owner.source]),
+            self.waiting.address.eq(owner.address),
+        ]
 
         with m.If(answered & bad & ~draining):
             report(m, self.error, Error.WRITE_RESPONSE, units[owner.source], owner.address)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect
 from amaranth.utils import exact_log2
 
 from .. import isa
 from ..axi.report import error_layout
 from ..axi.width import WidthConverter
 from ..config import AcceleratorConfig
-from ..interfaces import ReadChannelSignature, command_layout
-from ..regs import Error
+from ..interfaces import ReadChannelSignature, command_layout, op_view
+from ..regs import COMMAND_UNIT, SEQUENCER_UNIT, Error
+from .check import COMMAND_BITS, CommandCheck, checked_layout
 
 PREFETCH = 4
 """Commands asked for ahead of the one that is handed out."""
 
-SEQUENCER_UNIT = 15
-"""ERROR_UNIT of the sequencer itself."""
+INDEX_BITS = 16
+"""Bits of a command's index in the program."""
 
 
 class Sequencer(Component):
@@ -28,19 +29,24 @@ class Sequencer(Component):
     A command is handed to its unit when the units in its wait mask are idle; units run side by
     side otherwise. CHUNK goes back to the first command while tokens remain, with the next chunk's
     position and length; END ends the call when every unit is idle. Commands are fetched
-    `PREFETCH` ahead; those behind a jump are dropped.
+    `PREFETCH` ahead, and checked against the configuration's limits before their turn comes;
+    those behind a jump are dropped.
 
-    Latency: a call's first command is handed out after one DRAM access; then at most one command
-    every two cycles. Back-pressure: a unit that is busy holds up the commands behind its own.
-    Reset ends the call.
+    Latency: a call's first command is handed out after one DRAM access and the check; then at most
+    one command every CommandCheck.LATENCY + 1 cycles. Back-pressure: a unit that is busy holds up
+    the commands behind its own. Reset ends the call.
 
     Ports
     -----
     start : strobe; program, tokens, position, chunk : the call, held by the control port.
     busy, done : state of the call; `done` is a strobe.
-    error : strobe with code, unit and address: a command that is none, or a call that can't be.
-    index : index of the command handed out last.
+    error : strobe with code, unit and address: a call that can't be, a command that is none or
+        does not fit, a program that ends early.
+    index : index of the command in turn.
     cmd_{unit}, busy_{unit} : command port of each isa.Unit, and its busy input.
+    unit_index : index of the command that each unit took last.
+    moved : a unit took a command in this cycle.
+    weights_left : weights were fetched and not used.
     halt : an error elsewhere; nothing more is handed out.
     read : reader's channel of port 0.
     """
@@ -57,7 +63,10 @@ class Sequencer(Component):
             "busy": Out(1),
             "done": Out(1),
             "error": Out(error_layout()),
-            "index": Out(16),
+            "index": Out(INDEX_BITS),
+            "unit_index": Out(data.ArrayLayout(unsigned(INDEX_BITS), len(isa.Unit))),
+            "moved": Out(1),
+            "weights_left": In(1),
             "read": Out(ReadChannelSignature(config.bus_bits)),
         }
         for unit in isa.Unit:
@@ -71,15 +80,17 @@ class Sequencer(Component):
         beats = isa.COMMAND_BYTES // c.bus_bytes
         shift = exact_log2(isa.COMMAND_BYTES)
 
-        m.submodules.gather = gather = WidthConverter(c.bus_bits, 8 * isa.COMMAND_BYTES)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * isa.COMMAND_BYTES, depth=3)
+        m.submodules.gather = gather = WidthConverter(c.bus_bits, COMMAND_BITS)
+        m.submodules.check = check = CommandCheck(c)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=checked_layout().size, depth=3)
+        connect(m, gather.o, check.i)
         m.d.comb += [
             gather.i.payload.eq(self.read.data.payload),
             gather.i.valid.eq(self.read.data.valid),
             self.read.data.ready.eq(gather.i.ready),
-            queue.w_data.eq(gather.o.payload),
-            queue.w_en.eq(gather.o.valid),
-            gather.o.ready.eq(queue.w_rdy),
+            queue.w_data.eq(check.o.payload),
+            queue.w_en.eq(check.o.valid),
+            check.o.ready.eq(queue.w_rdy),
         ]
 
         # Fetch: `ahead` commands are asked for and not taken yet, the first `stale` of them belong
@@ -107,8 +118,9 @@ class Sequencer(Component):
             m.d.sync += stale.eq(stale - 1)
 
         # The command at the head.
+        head = data.View(checked_layout(), queue.r_data)
         words = Signal(data.ArrayLayout(unsigned(32), isa.COMMAND_WORDS))
-        m.d.comb += words.eq(queue.r_data)
+        m.d.comb += words.eq(head.command)
         op = Signal(8)
         mask = Signal(8)
         m.d.comb += [op.eq(words[0][:8]), mask.eq(words[0][8:16])]
@@ -123,7 +135,7 @@ class Sequencer(Component):
         done_tokens = Signal(32)
         chunk_tokens = Signal(16)
         position = Signal(32)
-        pc = Signal(16)
+        pc = Signal(INDEX_BITS)
         after = Signal(32)
         remaining = Signal(32)
         m.d.comb += [
@@ -145,7 +157,26 @@ class Sequencer(Component):
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += accepted.eq(1)
-        m.d.comb += self.index.eq(pc)
+                m.d.sync += self.unit_index[unit].eq(pc)
+        m.d.comb += [self.index.eq(pc), self.moved.eq(accepted)]
+
+        # What a call must have been through before its END.
+        last_chunk = Signal()
+        to_logits = Signal()
+        command = self.cmd_linear.payload
+        with m.If(accepted & offered[isa.Unit.LINEAR]):
+            with m.If(op_view(command, isa.Op.LINEAR)["mode"] == isa.Mode.HEAD):
+                m.d.sync += to_logits.eq(1)
+
+        def fail(code: Error, unit: int) -> None:
+            """Report the command in turn."""
+            m.d.comb += [
+                self.error.valid.eq(1),
+                self.error.code.eq(code),
+                self.error.unit.eq(unit),
+                self.error.address.eq(self.program + (pc << shift)),
+            ]
+            m.next = "STOP"
 
         with m.FSM():
             with m.State("IDLE"):
@@ -177,6 +208,8 @@ class Sequencer(Component):
                     m.d.sync += [
                         fetching.eq(1),
                         pc.eq(0),
+                        last_chunk.eq(0),
+                        to_logits.eq(0),
                         done_tokens.eq(0),
                         position.eq(self.position),
                         chunk_tokens.eq(Mux(self.tokens < self.chunk, self.tokens, self.chunk)),
@@ -189,17 +222,20 @@ class Sequencer(Component):
                     with m.Switch(op):
                         for code, unit in isa.UNIT_OF.items():
                             with m.Case(code):
-                                m.d.comb += offered[unit].eq(free & ~self.halt)
+                                m.d.comb += offered[unit].eq(free & head.fits & ~self.halt)
                                 with m.If(accepted):
                                     m.d.sync += pc.eq(pc + 1)
+                                with m.If(~head.fits):
+                                    fail(Error.BAD_DIMENSION, COMMAND_UNIT + unit)
                         with m.Case(isa.Op.CHUNK):
                             with m.If(free):
                                 m.d.comb += queue.r_en.eq(1)
-                                m.d.sync += pc.eq(pc + 1)
+                                m.d.sync += [pc.eq(pc + 1), last_chunk.eq(1)]
                                 with m.If(after < self.tokens):
                                     m.d.comb += jump.eq(1)
                                     m.d.sync += [
                                         pc.eq(0),
+                                        last_chunk.eq(0),
                                         done_tokens.eq(after),
                                         position.eq(position + chunk_tokens),
                                         chunk_tokens.eq(
@@ -209,16 +245,14 @@ class Sequencer(Component):
                         with m.Case(isa.Op.END):
                             m.d.sync += fetching.eq(0)
                             with m.If(busies == 0):
-                                m.d.comb += [queue.r_en.eq(1), jump.eq(1), self.done.eq(1)]
-                                m.next = "IDLE"
+                                m.d.comb += [queue.r_en.eq(1), jump.eq(1)]
+                                with m.If(~last_chunk | ~to_logits | self.weights_left):
+                                    fail(Error.EARLY_END, SEQUENCER_UNIT)
+                                with m.Else():
+                                    m.d.comb += self.done.eq(1)
+                                    m.next = "IDLE"
                         with m.Default():
-                            m.d.comb += [
-                                self.error.valid.eq(1),
-                                self.error.code.eq(Error.BAD_COMMAND),
-                                self.error.unit.eq(SEQUENCER_UNIT),
-                                self.error.address.eq(self.program + (pc << shift)),
-                            ]
-                            m.next = "STOP"
+                            fail(Error.BAD_COMMAND, SEQUENCER_UNIT)
             with m.State("STOP"):
                 # Only a reset leads out of an error.
                 m.d.sync += fetching.eq(0)

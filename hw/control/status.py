@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from .. import isa
+from ..axi.dma import KV, KV_WRITE, LOAD, LOGITS, PROGRAM, WEIGHTS
 from ..axi.report import error_layout
-from ..regs import Error, Status
+from ..regs import COMMAND_UNIT, SEQUENCER_UNIT, Error, Status
+from .sequencer import INDEX_BITS
 
 COUNTED = ("fetch", "load", "vector", "linear", "attention", "weight_wait")
 """Activities with a cycle counter each; the first five are the units in the order of isa.Unit."""
+
+EXECUTING = {
+    WEIGHTS: isa.Unit.FETCH,
+    KV: isa.Unit.ATTENTION,
+    LOAD: isa.Unit.LOAD,
+    KV_WRITE: isa.Unit.VECTOR,
+    LOGITS: isa.Unit.LINEAR,
+    **{COMMAND_UNIT + unit: unit for unit in isa.Unit},
+}
+"""The unit whose command an ERROR_UNIT works for."""
+
+COMMAND_SHIFT = exact_log2(isa.COMMAND_BYTES)
 
 RESET_CYCLES = 16
 """Cycles that a soft reset holds the units, at least."""
@@ -24,8 +40,22 @@ class CallStatus(Component):
     soft reset lasts until the DMA has nothing outstanding, so that no answer of the bus meets a
     unit that never asked.
 
+    `error_command` is the index of the command that failed: of the one in turn when the sequencer
+    refuses it, else of the one that the unit at fault took last. Without an error it is that of
+    the command in turn. `error_address` is the offset of the access that failed, that of the
+    command where there is none.
+
     Latency: two cycles from a CONTROL write to `start`; a start during a soft reset waits for its
     end. Counters wrap at 2**32 and clear at start.
+
+    Ports
+    -----
+    control, irq_enable, program : from the control port.
+    sequencer_error, dma_error, watchdog_error : reports; of one cycle the watchdog's counts before
+        the DMA's, and this before the sequencer's.
+    index, unit_index : from the sequencer.
+    active : what COUNTED counts; read_beats, write_beats, dma_idle : from the DMA.
+    start, halt, reset_units : to sequencer and units.
     """
 
     def __init__(self) -> None:
@@ -35,8 +65,12 @@ class CallStatus(Component):
                 "irq_enable": In(1),
                 "sequencer_busy": In(1),
                 "sequencer_done": In(1),
+                "program": In(32),
                 "sequencer_error": In(error_layout()),
                 "dma_error": In(error_layout()),
+                "watchdog_error": In(error_layout()),
+                "index": In(INDEX_BITS),
+                "unit_index": In(data.ArrayLayout(unsigned(INDEX_BITS), len(isa.Unit))),
                 "dma_idle": In(1),
                 "read_beats": In(3),
                 "write_beats": In(3),
@@ -48,6 +82,8 @@ class CallStatus(Component):
                 "error_code": Out(32),
                 "error_unit": Out(32),
                 "error_address": Out(32),
+                "error_command": Out(32),
+                "running": Out(1),
                 "cycles": Out(32),
                 "read_beat_count": Out(32),
                 "write_beat_count": Out(32),
@@ -66,7 +102,11 @@ class CallStatus(Component):
         m.d.comb += self.status.eq(
             Mux(busy, Status.BUSY, 0) | Mux(done, Status.DONE, 0) | Mux(failed, Status.ERROR, 0)
         )
-        m.d.comb += [self.halt.eq(failed), self.irq.eq((done | failed) & self.irq_enable)]
+        m.d.comb += [
+            self.halt.eq(failed),
+            self.running.eq(busy),
+            self.irq.eq((done | failed) & self.irq_enable),
+        ]
 
         resetting = Signal(range(RESET_CYCLES + 1))
         m.d.comb += self.reset_units.eq(resetting != 0)
@@ -81,24 +121,18 @@ class CallStatus(Component):
         with m.If(start):
             with m.If(busy | failed):
                 with m.If(~failed):
-                    m.d.sync += [self.error_code.eq(Error.START_WHILE_BUSY), self.error_unit.eq(15)]
+                    m.d.sync += [
+                        self.error_code.eq(Error.START_WHILE_BUSY),
+                        self.error_unit.eq(SEQUENCER_UNIT),
+                        self.error_address.eq(self.program + (self.index << COMMAND_SHIFT)),
+                    ]
             with m.Else():
                 m.d.sync += [wanted.eq(1), busy.eq(1), done.eq(0), self.error_code.eq(0)]
         with m.If(clear & ~failed):
             m.d.sync += [done.eq(0), self.error_code.eq(0)]
         with m.If(self.sequencer_done):
             m.d.sync += [busy.eq(0), done.eq(1)]
-        # The first error wins, the DMA's over the sequencer's of the same cycle. The DMA's report
-        # stays up until the reset has reached it.
-        for report in (self.sequencer_error, self.dma_error):
-            with m.If(report.valid & ~failed & ~self.reset_units):
-                m.d.sync += [
-                    failed.eq(1),
-                    busy.eq(0),
-                    self.error_code.eq(report.code),
-                    self.error_unit.eq(report.unit),
-                    self.error_address.eq(report.address),
-                ]
+        self._elaborate_errors(m, busy, failed, wanted)
         with m.If(reset):
             m.d.sync += [
                 resetting.eq(RESET_CYCLES),
@@ -128,3 +162,42 @@ class CallStatus(Component):
             with m.Else():
                 m.d.sync += counter.eq(counter + amount)
         return m
+
+    def _elaborate_errors(self, m: Module, busy: Signal, failed: Signal, wanted: Signal) -> None:
+        """The first report becomes the call's error."""
+        report = Signal(error_layout())
+        command = Signal(INDEX_BITS)
+        # The DMA's report stays up until the reset has reached it. The watchdog's alone counts in a
+        # reset: a bus that does not answer holds up the reset and the call that waits for it.
+        with m.If(self.sequencer_error.valid & ~self.reset_units):
+            m.d.comb += report.eq(self.sequencer_error)
+        with m.If(self.dma_error.valid & ~self.reset_units):
+            m.d.comb += report.eq(self.dma_error)
+        with m.If(self.watchdog_error.valid):
+            m.d.comb += report.eq(self.watchdog_error)
+
+        refused = self.sequencer_error.valid & ~self.dma_error.valid & ~self.watchdog_error.valid
+        m.d.comb += command.eq(self.index)
+        with m.If(~refused):
+            with m.Switch(report.unit):
+                for unit, executing in EXECUTING.items():
+                    with m.Case(unit):
+                        m.d.comb += command.eq(self.unit_index[executing])
+                with m.Case(PROGRAM):
+                    m.d.comb += command.eq((report.address - self.program) >> COMMAND_SHIFT)
+        failed_command = Signal(INDEX_BITS)
+        m.d.comb += self.error_command.eq(Mux(failed, failed_command, self.index))
+        of_bus = Signal()
+        m.d.comb += of_bus.eq(report.unit < COMMAND_UNIT)
+        with m.If(report.valid & ~failed):
+            m.d.sync += [
+                failed.eq(1),
+                busy.eq(0),
+                wanted.eq(0),
+                failed_command.eq(command),
+                self.error_code.eq(report.code),
+                self.error_unit.eq(report.unit),
+                self.error_address.eq(
+                    Mux(refused | of_bus, report.address, self.program + (command << COMMAND_SHIFT))
+                ),
+            ]

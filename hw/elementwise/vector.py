@@ -76,6 +76,7 @@ class VectorUnit(Component):
     a8_write : activation memory; factor : factor of a token's sums, to the epilogue.
     q_write, q_scale : codes and scales of query heads, to the attention unit.
     kv : write channel of the KV cache.
+    moved : codes go to the activation memory or to the attention unit in this cycle.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -95,6 +96,7 @@ class VectorUnit(Component):
             "q_write": Out(QueryWriteSignature(c)),
             "q_scale": Out(QueryScaleSignature(c)),
             "kv": Out(WriteChannelSignature(c.bus_bits)),
+            "moved": Out(1),
         }
         for name in "xfo":
             ports |= {f"{name}_max_row": Out(row_bits), f"{name}_max": In(31)}
@@ -135,6 +137,7 @@ class VectorUnit(Component):
                 with m.If(~Mux(is_kv, kv.busy, norm.busy)):
                     m.next = "IDLE"
         m.d.comb += self.busy.eq(~self.cmd.ready)
+        m.d.comb += self.moved.eq(self.a8_write.en | self.q_write.en)
 
         # Row memories. Only the one that is read sees `en`: others have readers of their own.
         source = Signal(Source)

@@ -56,7 +56,8 @@ class LinearEngine(Component):
     cmd, busy: as every unit; busy falls after the last beat was taken from `o`. start: strobe one
     cycle after the command; `command` holds it from then on. weights: index words, taken whenever
     the ring has room, before, during and after commands. a8_read: rows of int8 activations, word
-    k_tile. o: beats for the epilogue; stalls.
+    k_tile. o: beats for the epilogue; stalls. weight_wait, sweeping: the array waits for a word of
+    weights, or uses one, in this cycle. weights_left: there are words in the ring.
 
     Throughput: a K tile of a group of tokens takes build_cycles + tile_words cycles (see
     LinearControl); tiles follow without a gap while the drain of the one before takes less time
@@ -77,6 +78,8 @@ class LinearEngine(Component):
                 "a8_read": Out(RowReadSignature(c.chunk, a8_words(c), 8 * c.tile_inputs)),
                 "o": Out(stream.Signature(beat_layout(c))),
                 "weight_wait": Out(1),
+                "weights_left": Out(1),
+                "sweeping": Out(1),
             }
         )
 
@@ -101,6 +104,8 @@ class LinearEngine(Component):
             self.start.eq(control.start),
             self.command.eq(control.command),
             self.weight_wait.eq(control.weight_wait),
+            self.weights_left.eq(weights.held),
+            self.sweeping.eq(control.step),
             control.available.eq(weights.valid),
             weights.step.eq(control.step),
             weights.free.eq(control.free),

@@ -22,7 +22,8 @@ class WeightRing(Component):
     pointer; step (only while valid): read it and move on, `data` holds it LATENCY cycles later for
     one cycle. With `free` the step also gives the word's place back: all words before it must have
     been given back. With `rewind` the read pointer goes back to the first word not given back,
-    after this cycle's step. Filling goes on all the while. Reset empties the ring.
+    after this cycle's step. Filling goes on all the while. held: there are words whose place was
+    not given back. Reset empties the ring.
 
     A simple dual-port memory with one registered read: URAM288, block RAM or LUTRAM.
     """
@@ -33,6 +34,7 @@ class WeightRing(Component):
             {
                 "i": In(stream.Signature(unsigned(config.word_bits))),
                 "valid": Out(1),
+                "held": Out(1),
                 "step": In(1),
                 "free": In(1),
                 "rewind": In(1),
@@ -70,6 +72,7 @@ class WeightRing(Component):
             write.data.eq(self.i.payload),
             write.en.eq(arrival),
             self.valid.eq(ahead != 0),
+            self.held.eq(held != 0),
             read.addr.eq(pointer),
             read.en.eq(self.step),
         ]

@@ -241,15 +241,19 @@ def patched(image: Image, op: Op, number: int = 0, **changes: int) -> EmulatorDe
     [
         (Op.LOAD, {"address": 1 << 31}, r"read beyond .*unit load, address 0x80000000, command 1"),
         (Op.FETCH, {"address": 1 << 31}, "unit weights"),
-        (Op.FETCH, {"words": 3}, "bad command: .* words wanted, 3 fetched"),
-        (Op.FETCH, {"beats": 3}, "bad command: fewer beats"),
+        (Op.FETCH, {"words": 3}, "bad command: .* words wanted, 3 fetched .*unit LINEAR"),
+        (Op.FETCH, {"beats": 3}, r"bad dimension: FETCH: .* \* beats - .* is -.*unit FETCH"),
         (Op.KV_QUANT, {"address": 64}, "write below .*unit kv write, address 0x40"),
         (Op.KV_QUANT, {"address": 1 << 31}, "write beyond"),
         (Op.ATTENTION, {"address": 1 << 31}, r"read beyond .*unit kv, "),
-        (Op.NORM_QUANT, {"ew": 999}, "bad command: a row of 1998 elements, 1 to 64 fit"),
-        (Op.NORM_QUANT, {"source": 3}, "bad command"),
-        (Op.LINEAR, {"out_rows": 1}, "bad command"),
-        (Op.LINEAR, {"mode": 7}, "bad command: mode 7"),
+        (
+            Op.NORM_QUANT,
+            {"ew": 999},
+            "bad dimension: NORM_QUANT: ew is 999: 1 to 32 can be .unit VECTOR, address ",
+        ),
+        (Op.NORM_QUANT, {"source": 3}, "bad dimension: NORM_QUANT: source is 3: 0 to 2 can be"),
+        (Op.LINEAR, {"out_rows": 1}, "out_rows is 1: at least 1, multiples of 2 can be"),
+        (Op.LINEAR, {"mode": 7}, "bad dimension: LINEAR: mode is 7: 0 to 5 can be .unit LINEAR"),
     ],
 )
 def test_faults_name_unit_address_and_command(
@@ -367,3 +371,31 @@ def test_attention_equals_the_units_reference(newest: int) -> None:
         )
         out = out.reshape(heads, tokens, dims).transpose(1, 0, 2).reshape(tokens, heads * dims)
         assert out.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("op", "number", "message"),
+    [
+        (Op.LINEAR, 0, "bad program: END before CHUNK"),
+        (Op.CHUNK, 0, "bad program: END before CHUNK"),
+        (Op.FETCH, 1, "bad program: END before the LM head"),
+        (Op.NORM_QUANT, -1, "bad program: END before the LM head"),
+    ],
+)
+def test_a_program_that_ends_early(image: Image, op: Op, number: int, message: str) -> None:
+    commands = isa.decode_program(image.region("program").tobytes())
+    index = [i for i, c in enumerate(commands) if c.op is op][number]
+    with EmulatorDevice(TEST) as device:
+        device.load(image)
+        device.write(image.program + isa.COMMAND_BYTES * index, isa.encode(Op.END))
+        device.start(3, 0)
+        with pytest.raises(DeviceError, match=message) as error:
+            device.wait()
+    assert error.value.unit == "sequencer"
+    assert error.value.command == index
+    assert error.value.address == image.program + isa.COMMAND_BYTES * index
+
+
+def test_weights_that_are_left_over(image: Image) -> None:
+    with pytest.raises(DeviceError, match=r"bad program: \d+ weight words are left over"):
+        patched(image, Op.LINEAR, 0, tiles=1, out_rows=2, tile_words=1, last_words=1).wait()

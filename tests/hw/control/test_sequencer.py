@@ -1,4 +1,4 @@
-"""The sequencer: order, wait masks, chunks, jumps, errors."""
+"""The sequencer: order, wait masks, chunks, jumps, errors, hangs of units."""
 
 import random
 
@@ -9,23 +9,44 @@ from terntable.hw import isa, regs
 from terntable.hw.config import load_config
 from terntable.hw.control.sequencer import Sequencer
 
+from ..monitor import watch
+
 CONFIG = load_config("test")
+RECORD = CONFIG.record_bytes(8)
+FITTING = {
+    isa.Op.LOAD: {"ew": 1},
+    isa.Op.NORM_QUANT: {"ew": 1},
+    isa.Op.KV_QUANT: {"heads": 1, "kv_heads": 1, "head_ew": 4, "record_bytes": RECORD},
+    isa.Op.ATTENTION: {"heads_per_kv": 1, "kv_heads": 1, "head_dims": 8, "record_bytes": RECORD},
+    isa.Op.LINEAR: {"k_tiles": 1, "tile_words": 1, "last_words": 1, "tiles": 1, "out_rows": 2},
+}
+"""Fields without which a command is refused."""
+HEAD = {"mode": isa.Mode.HEAD, "tile_words": 3, "last_words": 3, "out_rows": 5}
 
 
 def command(op: isa.Op, wait: int = 0, **values: int) -> bytes:
-    fields = {f.name: 0 for f in isa.FIELDS[op]} | values
+    fields = {f.name: 0 for f in isa.FIELDS[op]} | FITTING.get(op, {}) | values
     return isa.encode(op, wait, **fields)
 
 
-def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, calls: int = 1):
+def play(
+    program: bytes,
+    tokens: int,
+    position: int,
+    chunk: int,
+    seed: int,
+    calls: int = 1,
+    weights_left: bool = False,
+):
     """Run calls with units that are busy for random times.
 
-    Returns (unit, index, position, tokens, done, units that were busy) of every command.
+    Returns (unit, index, position, tokens, done, units that were busy) of every command; the
+    outcome of each call: "done", or code, unit, address and index of an error.
     """
     rng = random.Random(seed)
     dut = Sequencer(CONFIG)
     log: list[tuple] = []
-    outcome: list[tuple[str, int]] = []
+    outcome: list[tuple] = []
     busy = dict.fromkeys(isa.Unit, 0)
     base = 0x140
 
@@ -94,6 +115,7 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
             ("chunk", chunk),
         ):
             ctx.set(getattr(dut, name), value)
+        ctx.set(dut.weights_left, weights_left)
         for _ in range(calls):
             ctx.set(dut.start, 1)
             await ctx.tick()
@@ -101,12 +123,12 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
             for _ in range(20000):
                 if ctx.get(dut.done):
                     assert not any(busy.values())
-                    outcome.append(("done", 0))
+                    outcome.append(("done",))
                     break
                 if ctx.get(dut.error.valid):
-                    outcome.append(
-                        (regs.Error(ctx.get(dut.error.code)).name, ctx.get(dut.error.address))
-                    )
+                    code = regs.Error(ctx.get(dut.error.code)).name
+                    where = ctx.get(dut.error.unit), ctx.get(dut.error.address)
+                    outcome.append((code, *where, ctx.get(dut.index)))
                     break
                 await ctx.tick()
             else:
@@ -115,6 +137,7 @@ def play(program: bytes, tokens: int, position: int, chunk: int, seed: int, call
 
     sim = Simulator(dut)
     sim.add_clock(1e-8)
+    watch(sim, dut)
     sim.add_testbench(memory, background=True)
     sim.add_testbench(units, background=True)
     sim.add_testbench(bench)
@@ -136,12 +159,19 @@ PROGRAM = [
 ]
 
 
+def program_of(commands: list[tuple[isa.Op, int]]) -> bytes:
+    """The LINEAR before END is the head."""
+    return b"".join(
+        command(op, wait, **(HEAD if i == len(commands) - 2 else {}))
+        for i, (op, wait) in enumerate(commands)
+    )
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_chunks_in_order(seed: int) -> None:
     tokens, position, chunk = 10, 7, 4
-    program = b"".join(command(op, wait) for op, wait in PROGRAM)
-    log, outcome = play(program, tokens, position, chunk, seed, calls=2)
-    assert outcome == [("done", 0)] * 2
+    log, outcome = play(program_of(PROGRAM), tokens, position, chunk, seed, calls=2)
+    assert outcome == [("done",)] * 2
     expected = []
     for _ in range(2):
         for done in range(0, tokens, chunk):
@@ -159,7 +189,43 @@ def test_chunks_in_order(seed: int) -> None:
 def test_bad_command_is_reported() -> None:
     program = command(isa.Op.FETCH) + bytes(64)
     _, outcome = play(program, 1, 0, 1, 0)
-    assert outcome == [("BAD_COMMAND", 0x140 + 64)]
+    assert outcome == [("BAD_COMMAND", regs.SEQUENCER_UNIT, 0x140 + 64, 1)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("op", "changes"),
+    [
+        (isa.Op.LOAD, {"ew": CONFIG.max_hidden // CONFIG.lanes + 1}),
+        (isa.Op.NORM_QUANT, {"ew": 0}),
+        (isa.Op.KV_QUANT, {"heads": CONFIG.max_heads + 1}),
+        (isa.Op.LINEAR, {"first_row": CONFIG.max_row}),
+        (isa.Op.ATTENTION, {"head_dims": 4096}),
+    ],
+)
+def test_what_does_not_fit_reaches_no_unit(op: isa.Op, changes: dict, seed: int) -> None:
+    program = command(isa.Op.FETCH) + command(isa.Op.LOAD) + command(op, **changes)
+    log, outcome = play(program + command(isa.Op.END), 1, 0, 1, seed)
+    unit = regs.COMMAND_UNIT + isa.UNIT_OF[op]
+    assert outcome == [("BAD_DIMENSION", unit, 0x140 + 2 * 64, 2)]
+    assert [entry[:2] for entry in log] == [(isa.Unit.FETCH, 0), (isa.Unit.LOAD, 1)]
+
+
+@pytest.mark.parametrize("cut", range(len(PROGRAM) - 1))
+def test_a_program_that_ends_early(cut: int) -> None:
+    """END in the place of any command."""
+    program = program_of(PROGRAM)
+    program = program[: 64 * cut] + command(isa.Op.END) + program[64 * cut + 64 :]
+    log, outcome = play(program, 3, 0, 2, cut)
+    assert outcome == [("EARLY_END", regs.SEQUENCER_UNIT, 0x140 + 64 * cut, cut)]
+    assert len(log) == (cut if cut < 7 else 12 + cut - 7)
+
+
+def test_weights_that_are_left_over() -> None:
+    log, outcome = play(program_of(PROGRAM), 1, 0, 1, 0, weights_left=True)
+    end = len(PROGRAM) - 1
+    assert outcome == [("EARLY_END", regs.SEQUENCER_UNIT, 0x140 + 64 * end, end)]
+    assert len(log) == 8
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from amaranth.sim import Simulator
 
+from terntable.hw import isa
 from terntable.hw.control.status import COUNTED, RESET_CYCLES, CallStatus
-from terntable.hw.regs import Error, Status
+from terntable.hw.regs import COMMAND_UNIT, ERROR_UNITS, SEQUENCER_UNIT, Error, Status
 
 START, CLEAR, RESET = 1, 2, 4
 
@@ -67,10 +69,15 @@ def test_a_call_from_start_to_done() -> None:
 
 def test_a_start_while_busy_is_told_and_refused() -> None:
     async def bench(ctx, dut):
+        ctx.set(dut.program, 0x1000)
+        ctx.set(dut.index, 5)
         await write(ctx, dut, START)
         await ctx.tick().repeat(2)
         await write(ctx, dut, START)
         assert ctx.get(dut.error_code) == Error.START_WHILE_BUSY
+        assert ctx.get(dut.error_unit) == SEQUENCER_UNIT
+        assert ctx.get(dut.error_address) == 0x1000 + 5 * 64
+        assert ctx.get(dut.error_command) == 5
         assert ctx.get(dut.status) == Status.BUSY
         await ctx.tick()
         assert not ctx.get(dut.start)
@@ -100,6 +107,74 @@ def test_the_first_error_stays_until_a_reset() -> None:
         await write(ctx, dut, RESET)
         assert ctx.get(dut.status) == 0
         assert ctx.get(dut.reset_units)
+
+    run(bench)
+
+
+@pytest.mark.parametrize("number", ERROR_UNITS)
+@pytest.mark.parametrize("source", ["sequencer", "dma", "watchdog"])
+def test_an_error_names_the_command_at_fault(source: str, number: int) -> None:
+    """The bus's requesters and the units: the command that the unit took last. The sequencer: the
+    one in turn."""
+    program, turn, address = 0x8000, 40, 0x8000 + 64 * 23
+    executing = {
+        "weights": isa.Unit.FETCH,
+        "KV": isa.Unit.ATTENTION,
+        "load": isa.Unit.LOAD,
+        "KV write": isa.Unit.VECTOR,
+        "logits write": isa.Unit.LINEAR,
+        **{unit.name: unit for unit in isa.Unit},
+    }
+
+    async def bench(ctx, dut):
+        ctx.set(dut.program, program)
+        ctx.set(dut.index, turn)
+        for unit in isa.Unit:
+            ctx.set(dut.unit_index[unit], 10 + unit)
+        await write(ctx, dut, START)
+        await ctx.tick().repeat(2)
+        assert ctx.get(dut.error_command) == turn
+        report = getattr(dut, f"{source}_error")
+        ctx.set(report, {"valid": 1, "code": 9, "unit": number, "address": address})
+        await ctx.tick()
+        ctx.set(report.valid, 0)
+        ctx.set(dut.index, 3)
+        if source == "sequencer" or number == SEQUENCER_UNIT:
+            command = turn
+        elif ERROR_UNITS[number] == "program":
+            command = 23
+        else:
+            command = 10 + executing[ERROR_UNITS[number]]
+        of_command = source != "sequencer" and number >= COMMAND_UNIT
+        expected = program + 64 * command if of_command else address
+        await ctx.tick()
+        assert ctx.get(dut.status) == Status.ERROR
+        assert ctx.get(dut.error_unit) == number
+        assert ctx.get(dut.error_command) == command
+        assert ctx.get(dut.error_address) == expected
+
+    run(bench)
+
+
+def test_a_bus_that_never_answers_ends_the_call_that_waits_for_the_reset() -> None:
+    async def bench(ctx, dut):
+        ctx.set(dut.dma_idle, 0)
+        await write(ctx, dut, RESET)
+        await write(ctx, dut, START)
+        await ctx.tick().repeat(2 * RESET_CYCLES)
+        assert ctx.get(dut.running)
+        ctx.set(
+            dut.watchdog_error, {"valid": 1, "code": Error.NO_PROGRESS, "unit": 2, "address": 8}
+        )
+        await ctx.tick()
+        ctx.set(dut.watchdog_error.valid, 0)
+        assert ctx.get(dut.status) == Status.ERROR
+        assert ctx.get(dut.error_code) == Error.NO_PROGRESS
+        ctx.set(dut.dma_idle, 1)
+        await ctx.tick().repeat(5)
+        for _ in range(5):
+            assert not ctx.get(dut.start)  # the refused call doesn't come back
+            await ctx.tick()
 
     run(bench)
 
