@@ -127,7 +127,9 @@ class Image:
         """Raise UserError for a constant region whose CRC-32 differs or a foreign header."""
         for r in self.regions.values():
             if r.crc32 is not None and crc32(self.region(r.name)) != r.crc32:
-                raise UserError(f"image region {r.name!r} is damaged: its CRC-32 differs")
+                raise UserError(
+                    f"image region {r.name!r} is damaged, its CRC-32 differs: compile the model again"
+                )
         magic, version, config_hash, *_ = HEADER.unpack_from(self.region("header").tobytes())
         if magic != MAGIC or version != VERSION or config_hash != self.config.hash:
             raise UserError("the image's header does not match its configuration")

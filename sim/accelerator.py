@@ -24,6 +24,8 @@ from terntable.sim.dram import DramModel
 from terntable.sim.harness import cocotb_env
 from terntable.sim.power_up import VERILATOR_OPTIONS, model_options, without_initial_values
 
+_CPP = ("dram.cpp", "protocol.cpp", "protocol.h", "pins.h")
+
 
 @dataclass(frozen=True)
 class Design:
@@ -74,15 +76,19 @@ def compile_accelerator(
     that are chosen when it starts. Raises as `build.compile_model`."""
     files = {
         name: resources.files("terntable.sim").joinpath(name).read_text(encoding="utf-8")
-        for name in ("tb.sv", "dram.cpp", "dram.h")
+        for name in ("tb.sv", *_CPP)
     }
-    defines = {"PORTS": str(config.ports), "BUS_BITS": str(config.bus_bits)}
+    defines = {
+        "PORTS": str(config.ports),
+        "BUS_BITS": str(config.bus_bits),
+        "BURST_BEATS": str(config.burst_beats),
+    }
     defines |= {f"PORT{n}": "1" for n in range(1, config.ports)}
     verilog = without_initial_values(design.verilog) if power_up else design.verilog
     sources = build.Sources(
         top="tb",
         verilog={"terntable.v": verilog, "tb.sv": files["tb.sv"]},
-        cpp={name: files[name] for name in ("dram.cpp", "dram.h")},
+        cpp={name: files[name] for name in _CPP},
         vlt=design.vlt,
         defines=defines,
         public_ports=False,
@@ -90,6 +96,10 @@ def compile_accelerator(
         options=VERILATOR_OPTIONS if power_up else (),
     )
     return build.compile_model(sources, progress)
+
+
+_BROKEN = "AXI protocol: "
+"""How a line of the simulator's log begins that tells of a broken protocol."""
 
 
 class SimulationError(RuntimeError):
@@ -120,13 +130,15 @@ class Simulation:
         power_up: int | None = None,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._clock_hz = clock_hz
+        self._settings = dram.settings(clock_hz)
         host, server = socket.socketpair()
         env = cocotb_env("tb", "terntable.sim.server", [])
         env |= {
             "TERNTABLE_SIM_FD": str(server.fileno()),
             "TERNTABLE_SIM_PERIOD": str(2 * round(5e11 / clock_hz)),
             "TERNTABLE_DRAM_FD": str(memory),
-            "TERNTABLE_DRAM": dram.settings(clock_hz),
+            "TERNTABLE_DRAM": self._settings,
             "COCOTB_RESULTS_FILE": os.devnull,
             "COCOTB_RANDOM_SEED": "1",
             "COCOTB_LOG_LEVEL": "WARNING",
@@ -169,8 +181,15 @@ class Simulation:
         """Run until the interrupt, at most `budget` cycles, at most `stuck` without progress."""
         self._request(op="wait", budget=budget, stuck=stuck)
 
-    def reset(self) -> None:
-        self._request(op="reset")
+    def reset(self, dram: DramModel | None = None) -> None:
+        """A hardware reset. The memory keeps its contents; `dram` replaces its behaviour."""
+        if dram is not None:
+            self._settings = dram.settings(self._clock_hz)
+        self._request(op="reset", dram=self._settings)
+
+    def run(self, cycles: int) -> None:
+        """Let time pass."""
+        self._request(op="run", cycles=cycles)
 
     def log(self, lines: int = 30) -> str:
         """The last lines that the simulator printed."""
@@ -195,9 +214,10 @@ class Simulation:
         answer = json.loads(line)
         self.cycle = answer["cycle"]
         if "error" in answer:
-            details = self.log()
-            text = answer["error"] + (f"\n{details}" if details else "")
-            raise SimulationError(text, answer["registers"])
+            log = self.log()
+            broken = [line for line in log.splitlines() if line.startswith(_BROKEN)]
+            text = answer["error"] + (f"\n{log}" if log else "")
+            raise SimulationError(broken[-1] if answer.get("broken") else text, answer["registers"])
         return answer
 
     def close(self, at_once: bool = False) -> None:

@@ -9,16 +9,20 @@ clock is not Python's, and Python wakes a few times a second during a call.
 | {"op": "write", "registers": [[address, value], ...]} | {"cycle": n} |
 | {"op": "read", "addresses": [address, ...]} | {"cycle": n, "values": [...]} |
 | {"op": "wait", "budget": cycles, "stuck": cycles} | {"cycle": n} after the interrupt |
-| {"op": "reset"} | {"cycle": n} |
+| {"op": "run", "cycles": cycles} | {"cycle": n} |
+| {"op": "reset", "dram": text} | {"cycle": n} |
 | {"op": "quit"} | none: the simulation ends |
 
-An answer with "error" says why a request failed; "registers" has those a watchdog read.
+An answer with "error" says why a request failed; "registers" has those a watchdog read, "broken"
+tells that a master or slave broke the AXI protocol. The text of a reset replaces the memory's
+settings (see sim/dram.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import socket
 import time
@@ -27,7 +31,7 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.simtime import get_sim_time
-from cocotb.triggers import First, RisingEdge, Timer
+from cocotb.triggers import First, ReadOnly, RisingEdge, Timer
 
 from terntable.hw.regs import ADDRESS
 
@@ -52,11 +56,14 @@ _SETTLE_CYCLES = 8
 
 
 class Failed(Exception):
-    """A request that failed: its text, and registers by name."""
+    """A request that failed: its text, registers by name, whether it was the AXI protocol."""
 
-    def __init__(self, text: str, registers: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, text: str, registers: dict[str, int] | None = None, broken: bool = False
+    ) -> None:
         super().__init__(text)
         self.registers = registers or {}
+        self.broken = broken
 
 
 class Server:
@@ -68,6 +75,8 @@ class Server:
         self.lines = link.makefile("rb")
         self.period = period_ps
         self.slice = 1000
+        self.data = 0  # of the last read
+        self.use(os.environ.get("TERNTABLE_DRAM", ""))
 
     @property
     def cycle(self) -> int:
@@ -82,8 +91,9 @@ class Server:
                 return
             try:
                 answer = await self.serve(request)
+                await self.check_protocol()
             except Failed as e:
-                answer = {"error": str(e), "registers": e.registers}
+                answer = {"error": str(e), "registers": e.registers, "broken": e.broken}
             answer["cycle"] = self.cycle
             self.link.sendall(json.dumps(answer).encode() + b"\n")
 
@@ -100,10 +110,22 @@ class Server:
             case "wait":
                 await self.wait(request["budget"], request["stuck"])
                 return {}
+            case "run":
+                await Timer(request["cycles"] * self.period, "ps")
+                await RisingEdge(self.dut.aclk)
+                return {}
             case "reset":
+                # The memory's model reads it again in the reset.
+                os.environ["TERNTABLE_DRAM"] = request["dram"]
+                self.use(request["dram"])
                 await self.reset()
                 return {}
         raise Failed(f"unknown request {request['op']!r}")
+
+    async def check_protocol(self) -> None:
+        """Failed when master or slave of a port has broken the AXI protocol since the reset."""
+        if self.dut.fault.value == 1:
+            raise Failed("the AXI protocol was broken", broken=True)
 
     async def reset(self) -> None:
         dut = self.dut
@@ -129,45 +151,64 @@ class Server:
         dut = self.dut
         dut.s_axil_awaddr.value = address
         dut.s_axil_wdata.value = value
-        dut.s_axil_awvalid.value = 1
-        dut.s_axil_wvalid.value = 1
-        dut.s_axil_bready.value = 1
-        address_taken = data_taken = False
-        for _ in range(_ACCESS_CYCLES):
-            await RisingEdge(dut.aclk)
-            if not address_taken and dut.s_axil_awready.value == 1:
-                address_taken = True
-                dut.s_axil_awvalid.value = 0
-            if not data_taken and dut.s_axil_wready.value == 1:
-                data_taken = True
-                dut.s_axil_wvalid.value = 0
-            if dut.s_axil_bvalid.value == 1:
-                response = int(dut.s_axil_bresp.value)
-                dut.s_axil_bready.value = 0
-                if response:
-                    raise Failed(f"writing register {address:#x}: response {response}")
-                return
-        raise Failed(f"writing register {address:#x}: no response")
+        response = await self.access(("aw", "w"), "b")
+        if response is None:
+            raise Failed(f"writing register {address:#x}: no response")
+        if response:
+            raise Failed(f"writing register {address:#x}: response {response}")
 
     async def read(self, address: int) -> int:
         """One AXI4-Lite read."""
         dut = self.dut
         dut.s_axil_araddr.value = address
-        dut.s_axil_arvalid.value = 1
-        dut.s_axil_rready.value = 1
-        taken = False
+        response = await self.access(("ar",), "r")
+        if response is None:
+            raise Failed(f"reading register {address:#x}: no response")
+        if response:
+            raise Failed(f"reading register {address:#x}: response {response}")
+        return self.data
+
+    async def access(self, requests: tuple[str, ...], answer: str) -> int | None:
+        """Offer these channels until they are taken, and take the answer: its response, or None
+        when none comes. With stalls, in any order and at any time."""
+        waiting: list[str] = list(requests)
+        offered: list[str] = []
+        ready, valid, response = (self.pin(answer + n) for n in ("ready", "valid", "resp"))
         for _ in range(_ACCESS_CYCLES):
-            await RisingEdge(dut.aclk)
-            if not taken and dut.s_axil_arready.value == 1:
-                taken = True
-                dut.s_axil_arvalid.value = 0
-            if dut.s_axil_rvalid.value == 1:
-                value, response = int(dut.s_axil_rdata.value), int(dut.s_axil_rresp.value)
-                dut.s_axil_rready.value = 0
-                if response:
-                    raise Failed(f"reading register {address:#x}: response {response}")
-                return value
-        raise Failed(f"reading register {address:#x}: no response")
+            for channel in list(waiting):
+                if self.eager():
+                    self.pin(f"{channel}valid").value = 1
+                    waiting.remove(channel)
+                    offered.append(channel)
+            taking = self.eager()
+            ready.value = int(taking)
+            # What stands before the edge is what it transfers.
+            await ReadOnly()
+            taken = [c for c in offered if self.pin(f"{c}ready").value == 1]
+            answered = taking and valid.value == 1
+            code = int(response.value)
+            if answered and answer == "r":
+                self.data = int(self.dut.s_axil_rdata.value)
+            await RisingEdge(self.dut.aclk)
+            for channel in taken:
+                self.pin(f"{channel}valid").value = 0
+                offered.remove(channel)
+            if answered:
+                ready.value = 0
+                return code
+        return None
+
+    def pin(self, name: str) -> Any:
+        return getattr(self.dut, f"s_axil_{name}")
+
+    def eager(self) -> bool:
+        return self.stall == 0 or self.random.random() >= self.stall
+
+    def use(self, settings: str) -> None:
+        """Take what the memory's settings say of this side of the control port."""
+        values = dict(item.split("=", 1) for item in settings.split(";") if item)
+        self.stall = float(values.get("control", 0))
+        self.random = random.Random(int(values.get("seed", 0)))
 
     async def wait(self, budget: int, stuck: int) -> None:
         """Until the interrupt. Failed when the call takes over `budget` cycles, nothing moves for
@@ -181,8 +222,8 @@ class Server:
             clock = time.monotonic()
             await First(RisingEdge(dut.irq), Timer(cycles * self.period, "ps"))
             self.adapt(cycles, time.monotonic() - clock)
-            if dut.fault.value == 1:
-                raise Failed("the accelerator broke the AXI protocol", await self.report())
+            await RisingEdge(dut.aclk)
+            await self.check_protocol()
             if dut.irq.value == 1:
                 return
             if select.select([self.link], [], [], 0)[0]:

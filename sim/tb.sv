@@ -1,20 +1,24 @@
 // Test bench of the whole accelerator: `terntable` between cocotb (control port, clock, reset,
-// interrupt) and the DRAM model, which is called once a clock for all ports.
-// PORTS and BUS_BITS come from the configuration.
+// interrupt) and the DRAM model. The model and the checker of the AXI protocol are called once a
+// clock for all ports. PORTS, BUS_BITS and BURST_BEATS come from the configuration.
 module tb;
   localparam P = `PORTS;
   localparam W = `BUS_BITS;
-  localparam IN = 5 * 32 + W;   // bits of a port in dram_clock's input, see dram.h
+  localparam IN = 5 * 32 + W;   // bits of a port's master and slave pins, see pins.h
   localparam OUT = 32 + W;
 
   import "DPI-C" function void dram_clock(
     input int ports, input int bus_bytes, input bit running,
     input bit [P*IN-1:0] i, output bit [P*OUT-1:0] o);
+  import "DPI-C" function void protocol_clock(
+    input int ports, input int bus_bytes, input int most_beats, input bit running,
+    input bit [P*IN-1:0] masters, input bit [P*OUT-1:0] slaves, input bit [127:0] lite,
+    output bit broken);
 
   reg aclk /*verilator public_flat_rw*/;
   reg aresetn /*verilator public_flat_rw*/;
   wire irq /*verilator public_flat_rd*/;
-  wire fault /*verilator public_flat_rd*/;
+  reg fault /*verilator public_flat_rd*/;  // the AXI protocol was broken
   reg [7:0] s_axil_awaddr /*verilator public_flat_rw*/;
   reg s_axil_awvalid /*verilator public_flat_rw*/;
   wire s_axil_awready /*verilator public_flat_rd*/;
@@ -34,12 +38,19 @@ module tb;
 
   wire [P*IN-1:0] to_dram;
   bit [P*OUT-1:0] next;
+  bit broken;
   reg [P*OUT-1:0] from_dram;
+  wire [127:0] lite = {
+    s_axil_rdata, s_axil_wdata, 8'b0, s_axil_araddr, 8'b0, s_axil_awaddr,
+    18'b0, s_axil_rresp, s_axil_bresp, s_axil_rready, s_axil_rvalid, s_axil_arready,
+    s_axil_arvalid, s_axil_bready, s_axil_bvalid, s_axil_wready, s_axil_wvalid, s_axil_awready,
+    s_axil_awvalid};
   always @(posedge aclk) begin
+    protocol_clock(P, W / 8, `BURST_BEATS, aresetn, to_dram, from_dram, lite, broken);
     dram_clock(P, W / 8, aresetn, to_dram, next);
+    fault <= broken;
     from_dram <= next;
   end
-  assign fault = from_dram[12];
 
 `define PORT(N) \
     .m_axi``N``_arid(to_dram[N*IN+96+6]), \

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from terntable.host.image import Image
+import numpy as np
+
+from terntable.host.image import Image, crc32
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+WATCHDOG_CYCLES = 1 << 18
+"""Cycles in which neither bus nor units get on, after which a call ends in an error: far more than
+any memory takes to answer, a millisecond at 250 MHz."""
 
 Progress = Callable[[int, int], None]
 """Called with the tokens of a call that are finished and the tokens of the call."""
@@ -112,12 +118,26 @@ class Device(abc.ABC):
 
 
 def check_image(config: AcceleratorConfig, image: Image) -> None:
-    """Raise UserError unless `image` was compiled for `config`."""
+    """Raise UserError unless `image` was compiled for `config` and is whole."""
     if image.config.hash != config.hash:
         raise UserError(
             f"the image is for configuration {image.config.name!r} ({image.config.hash:08x}), the"
             f" device has {config.name!r} ({config.hash:08x}): compile the model again"
         )
+    if image.data.size:  # else an outline
+        image.check()
+
+
+def check_memory(device: Device, image: Image) -> None:
+    """Raise DeviceError, which names the region, when a constant region in the device's memory is
+    no longer what was loaded."""
+    for region in image.regions.values():
+        if region.crc32 is not None:
+            data = np.frombuffer(device.read(region.offset, region.size), np.uint8)
+            if crc32(data) != region.crc32:
+                raise DeviceError(
+                    f"region {region.name!r} is damaged: its CRC-32 differs", address=region.offset
+                )
 
 
 def check_call(image: Image, tokens: int, position: int, chunk: int | None) -> tuple[int, int, int]:

@@ -8,25 +8,27 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from terntable.host.devices.base import CallResult, Device, DeviceError, check_image, check_room
+from terntable.host.devices.base import (
+    WATCHDOG_CYCLES,
+    CallResult,
+    Device,
+    DeviceError,
+    check_image,
+    check_room,
+)
 from terntable.host.image import Image
 from terntable.hw import isa, regs
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
+from terntable.hw.limits import violation
 
 if TYPE_CHECKING:
     from terntable.sim import accelerator
     from terntable.sim.dram import DramModel
-
-REQUESTERS = {
-    0: "weights", 1: "KV", 2: "load", 3: "program", 4: "KV write", 5: "logits write",
-    15: "sequencer",
-}  # fmt: skip
-"""Values of ERROR_UNIT."""
 
 COUNTERS = {
     "fetch": "CYCLES_FETCH",
@@ -40,6 +42,7 @@ COUNTERS = {
 }
 
 _START, _CLEAR, _RESET = 1, 2, 4
+T = TypeVar("T")
 
 
 def _first_error(log: str) -> str:
@@ -59,8 +62,9 @@ class SimDevice(Device):
     `power_up` is a seed, from 1: registers and memories begin with random contents instead of the
     initial values that an FPGA loads, to find what is read before it is written.
 
-    A call ends with DeviceError when it takes over `budget` cycles, or when the bus, the units
-    and the program's position do not move for `stuck` cycles.
+    A call ends with DeviceError when it takes over `budget` cycles, or when bus and units do not
+    get on for `stuck` cycles: that is the accelerator's watchdog, and the simulator has another
+    for designs whose own fails.
     """
 
     name = "sim"
@@ -91,9 +95,11 @@ class SimDevice(Device):
             raise UserError(f"no folder {str(self._waves.parent)!r} for the waves")
         self._power_up = power_up
         self._budget = budget
-        # A tile of weights may be swept for all token groups before the next beat is fetched.
+        self._stuck = WATCHDOG_CYCLES if stuck is None else stuck
+        # The simulator sees registers only. A tile of weights may be swept for all token groups
+        # before one of them changes.
         groups = -(-config.chunk // config.tokens)
-        self._stuck = stuck if stuck is not None else 2 * config.weight_depth * groups + 100_000
+        self._patience = 2 * (self._stuck + config.weight_depth * groups)
         if verilog is None:
             design = accelerator.design_of(config, status)
         elif isinstance(verilog, str):
@@ -143,15 +149,23 @@ class SimDevice(Device):
                 f"the image is for configuration {image.config.hash:08x}, the gateware has"
                 f" {config_hash:08x}: compile the model again"
             )
-        self._set(
-            BASE_LO=self._dram.base & 0xFFFFFFFF,
-            BASE_HI=self._dram.base >> 32,
-            LIMIT=image.size,
-            WRITE_BASE=image.write_base,
-            PROGRAM=image.program,
-            IRQ_ENABLE=1,
-        )
         self._image, self._called = image, False
+        self._prepare(image)
+
+    def reset(self, dram: DramModel | None = None) -> None:
+        """A hardware reset, whatever is going on: a call in progress is given up. The memory keeps
+        its contents; `dram` replaces its parameters."""
+        if self._image is None:
+            raise DeviceError("no image is loaded")
+        if dram is not None:
+            self._dram = dram
+        self._called = False
+        self._guard(self._running.reset, self._dram)
+        self._prepare(self._image)
+
+    def run(self, cycles: int) -> None:
+        """Let a call go on for some cycles without waiting for its end."""
+        self._guard(self._running.run, cycles)
 
     def write(self, offset: int, data: bytes) -> None:
         memory = self._mapped(offset, len(data))
@@ -174,25 +188,17 @@ class SimDevice(Device):
         self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=_START)
 
     def wait(self) -> CallResult:
-        from terntable.sim.accelerator import SimulationError
-
         if not self._called:
             raise DeviceError("wait without a call")
         self._called = False
-        try:
-            self._running.wait(self._budget, self._stuck)
-        except SimulationError as e:
-            raise self._error(str(e), e.registers) from None
+        self._guard(self._running.wait, self._budget, self._patience)
         names = ["STATUS", "ERROR_CODE", "ERROR_UNIT", "ERROR_ADDRESS", "ERROR_COMMAND",
                  "ARGMAX", "ARGMAX_LOGIT", "CYCLES", *COUNTERS.values()]  # fmt: skip
         values = dict(zip(names, self._registers(*names), strict=True))
         if values["STATUS"] & regs.Status.ERROR:
+            text = self._describe(values)
             self._set(CONTROL=_CLEAR | _RESET)
-            try:
-                code = regs.Error(values["ERROR_CODE"]).name
-            except ValueError:
-                code = f"error {values['ERROR_CODE']}"
-            raise self._error(code, values)
+            raise self._error(text, values)
         self._set(CONTROL=_CLEAR)
         logit = struct.unpack("<f", struct.pack("<I", values["ARGMAX_LOGIT"]))[0]
         return CallResult(
@@ -231,21 +237,44 @@ class SimDevice(Device):
             )
         return self._memory
 
-    def _registers(self, *names: str) -> list[int]:
-        from terntable.sim.accelerator import SimulationError
+    def _prepare(self, image: Image) -> None:
+        """Registers that a reset has cleared."""
+        self._set(
+            BASE_LO=self._dram.base & 0xFFFFFFFF,
+            BASE_HI=self._dram.base >> 32,
+            LIMIT=image.size,
+            WRITE_BASE=image.write_base,
+            PROGRAM=image.program,
+            IRQ_ENABLE=1,
+            WATCHDOG=self._stuck,
+        )
 
-        try:
-            return self._running.read_registers([regs.ADDRESS[n] for n in names])
-        except SimulationError as e:
-            raise self._error(str(e), e.registers) from None
+    def _registers(self, *names: str) -> list[int]:
+        return self._guard(self._running.read_registers, [regs.ADDRESS[n] for n in names])
 
     def _set(self, **values: int) -> None:
+        registers = [(regs.ADDRESS[n], v) for n, v in values.items()]
+        self._guard(self._running.write_registers, registers)
+
+    def _guard(self, request: Callable[..., T], *args: Any) -> T:
+        """What the simulator answers; its errors become DeviceErrors."""
         from terntable.sim.accelerator import SimulationError
 
         try:
-            self._running.write_registers((regs.ADDRESS[n], v) for n, v in values.items())
+            return request(*args)
         except SimulationError as e:
             raise self._error(str(e), e.registers) from None
+
+    def _describe(self, values: dict[str, int]) -> str:
+        """What went wrong, by the registers: the error's name, and the field that did not fit."""
+        try:
+            code = regs.Error(values["ERROR_CODE"])
+        except ValueError:
+            return f"error {values['ERROR_CODE']}"
+        if code is regs.Error.BAD_DIMENSION:
+            data = self.read(values["ERROR_ADDRESS"], isa.COMMAND_BYTES)
+            return f"{code.name}: {violation(self.config, isa.decode(data))}"
+        return code.name
 
     def _error(self, text: str, values: dict[str, int]) -> DeviceError:
         """A fault, with what the registers say."""
@@ -259,7 +288,7 @@ class SimDevice(Device):
         unit = values["ERROR_UNIT"]
         return DeviceError(
             text,
-            unit=REQUESTERS.get(unit, str(unit)) if values["ERROR_CODE"] else None,
+            unit=regs.ERROR_UNITS.get(unit, str(unit)) if values["ERROR_CODE"] else None,
             address=values["ERROR_ADDRESS"] if values["ERROR_CODE"] else None,
             command=values["ERROR_COMMAND"],
         )

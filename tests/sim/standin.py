@@ -2,8 +2,8 @@
 
 A call reads one command of 64 bytes at PROGRAM: op, source, destination, bursts, beats of a burst,
 bytes between the sources of two ports. op 1 copies through port 0; op 2 reads on all ports at
-once; op 3 never ends; op 4 breaks the AXI protocol. CYCLES counts from the first command word to
-the last beat.
+once; op 3 never ends; op 4 copies too, and breaks the AXI protocol: in the way that the last field
+names, one of BREAKS. CYCLES counts from the first command word to the last beat.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from terntable.hw import regs
 from terntable.hw.config import AcceleratorConfig, load_config
 
 COPY, READ, HANG, BREAK = 1, 2, 3, 4
+BREAKS = ("changing address", "no last", "changing data", "unasked data", "withdrawn address")
 PROGRAM_AT, INPUT_AT = 64, 4096
 
 
@@ -30,7 +31,7 @@ def image(of: AcceleratorConfig, size: int) -> SimpleNamespace:
     """An image of `size` bytes with a program and run-time regions only."""
     return SimpleNamespace(
         config=of, data=np.zeros(INPUT_AT, np.uint8), size=size, program=PROGRAM_AT,
-        write_base=INPUT_AT, context=of.max_context,
+        write_base=INPUT_AT, context=of.max_context, check=lambda: None,
     )  # fmt: skip
 
 
@@ -80,6 +81,7 @@ module terntable(
   reg [31:0] cycles, reads, writes, error_at;
   wire [31:0] op = command[31:0], source = command[63:32], to = command[95:64],
     bursts = command[127:96], beats = command[159:128], stride = command[191:160];
+  wire [2:0] breaks = op == {BREAK} ? stride + 1 : 0;
   wire [39:0] base = {{file[{a["BASE_HI"] // 4}][7:0], file[{a["BASE_LO"] // 4}]}};
 
   // Control port: one access at a time.
@@ -115,6 +117,7 @@ module terntable(
         default: s_axil_rdata <= file[s_axil_araddr[7:2]];
       endcase
     end
+    if (busy && breaks == 4 && cycles == 50) s_axil_rvalid <= 1;
     if (!aresetn) begin s_axil_bvalid <= 0; s_axil_rvalid <= 0; end
   end
 
@@ -154,7 +157,7 @@ endmodule
 
 
 def _port(n: int, w: int, size: int) -> str:
-    copy = "op == 1" if n == 0 else "1'b0"
+    copy = "op == 1 || op == 4" if n == 0 else "1'b0"
     start = "(run && (op == 2 || op == 1 || op == 4))" if n == 0 else "(run && op == 2)"
     fetch = "fetching" if n == 0 else "1'b0"
     program = "file[" + str(regs.ADDRESS["PROGRAM"] // 4) + "]"
@@ -171,16 +174,17 @@ def _port(n: int, w: int, size: int) -> str:
   assign m_axi{n}_araddr = base + ({fetch} ? {program}
     : source + {n} * stride + asked{n} * beats * {w // 8});
   assign m_axi{n}_arlen = {fetch} ? {512 // w - 1}
-    : beats - 1 + (op == 4 && cycles[0]);
+    : beats - 1 + (breaks == 1 && cycles[0]);
   // A copy asks only for what the FIFO can take.
   assign m_axi{n}_arvalid = ({fetch} && !fetch_asked{n}[0]) || (active{n} && asked{n} != bursts &&
-    (!copy{n} || asked{n} * beats + beats - put{n} <= 512));
+    !(breaks == 5 && cycles[0]) && (!copy{n} || asked{n} * beats + beats - put{n} <= 512));
   assign m_axi{n}_rready = 1;
   assign m_axi{n}_awaddr = base + to + out{n} * beats * {w // 8}, m_axi{n}_awlen = beats - 1;
   assign m_axi{n}_awvalid = active{n} && copy{n} && out{n} != bursts && asked{n} > out{n};
-  assign m_axi{n}_wdata = fifo{n}[put{n}[8:0]], m_axi{n}_wstrb = {{{w // 8}{{1'b1}}}};
+  assign m_axi{n}_wdata = fifo{n}[put{n}[8:0]] ^ (breaks == 3 && cycles[0]);
+  assign m_axi{n}_wstrb = {{{w // 8}{{1'b1}}}};
   assign m_axi{n}_wvalid = active{n} && copy{n} && put{n} != got{n};
-  assign m_axi{n}_wlast = sent{n} == beats - 1;
+  assign m_axi{n}_wlast = sent{n} == beats - 1 && breaks != 2;
   assign m_axi{n}_bready = 1;
   assign bad[{n}] = (m_axi{n}_rvalid && m_axi{n}_rresp != 0) ||
     (m_axi{n}_bvalid && m_axi{n}_bresp != 0);

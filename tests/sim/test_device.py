@@ -68,7 +68,7 @@ def test_watchdog_names_the_state_of_a_hang(config):
         sim.load(standin.image(config, SIZE))
         sim.write(standin.PROGRAM_AT, standin.command(standin.HANG))
         sim.start(1, 0)
-        with pytest.raises(DeviceError, match=r"nothing moved for 20,000 cycles") as e:
+        with pytest.raises(DeviceError, match=r"nothing moved for 42,048 cycles") as e:
             sim.wait()
         for part in ("busy: LOAD", "STATUS 0x1", "UNIT_STATE 0x2", "ERROR_CODE", "READ_BEATS"):
             assert part in str(e.value)
