@@ -51,6 +51,8 @@ def program() -> str:
         " that were fetched have been used: anything else is the error EARLY_END.\n",
         "The lists of limits say what a command's fields may be. Outside of them the sequencer"
         " refuses the command (BAD_DIMENSION) before any unit sees it, and so does the emulator."
+        " The same goes for a field of type binary32 that is no number of the numeric contract: an"
+        " infinity, a NaN, a subnormal, +-2^-126 or -0."
         " Source: `hw/limits.py`.\n",
         "Addresses are byte offsets from the image's base. EW stands for elementwise words, of"
         " `lanes` elements each. Source: `hw/isa.py`.\n",

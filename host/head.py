@@ -35,13 +35,13 @@ class QuantisedHead:
 
 
 def quantise_head(head: NDArray) -> QuantisedHead:
-    """Quantise each row [vocab, hidden] to its largest magnitude."""
+    """Quantise each row [vocab, hidden], as numbers of the contract, to its largest magnitude."""
     vocab, hidden = head.shape
     codes = np.empty((vocab, hidden), np.int8)
     scales = np.empty(vocab, np.float32)
     error = energy = 0.0
     for at in range(0, vocab, _BLOCK):
-        rows = widen(head[at : at + _BLOCK])
+        rows = numeric.sanitise(widen(head[at : at + _BLOCK]))
         largest = np.abs(rows).max(axis=1)
         scale = numeric.sanitise(np.where(largest > 0, largest / HEAD_MAX, 1).astype(np.float32))
         code = np.rint(rows.astype(np.float64) / np.where(scale > 0, scale, 1)[:, None])

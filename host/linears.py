@@ -113,13 +113,15 @@ def gain_rows(layer: Layer, shapes: Shapes, where: str) -> dict[str, F32]:
         if any(s is not None for s in scales):
             columns = layer.linears[_MEMBERS[matrix][0]].trits.shape[1]
             whole = [
-                np.ones(columns, np.float32) if s is None else np.repeat(s, columns // len(s))
+                np.ones(columns, np.float32)
+                if s is None
+                else numeric.sanitise(np.repeat(s, columns // len(s)))
                 for s in scales
             ]
             if any((w != whole[0]).any() for w in whole):
                 members = ", ".join(_MEMBERS[matrix])
                 raise UserError(f"{where}: {members} scale the columns of one input differently")
-            gain = whole[0] if gain is None else numeric.mul(gain, whole[0])
+            gain = whole[0] if gain is None else numeric.mul(numeric.sanitise(gain), whole[0])
         if gain is not None:
             rows[name] = gain_row(name, gain, shapes)
     return rows

@@ -17,7 +17,7 @@ from terntable.host.linears import Part
 from terntable.host.packing import PackedStream, TilePlan
 from terntable.host.program import ProgramBuilder
 from terntable.host.shapes import Shapes
-from terntable.hw import isa
+from terntable.hw import isa, numeric
 from terntable.hw.isa import Dest, Mode, Op, Source
 
 _NEVER = 0xFFFF
@@ -197,7 +197,7 @@ class Schedule:
             head=int(head),
             ew=width // shapes.config.lanes,
             inv_n=1 / elements,
-            eps=spec.eps,
+            eps=float(numeric.finish(spec.eps)),
         )
 
     def _parts(

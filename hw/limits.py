@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import AcceleratorConfig
-from .isa import PLANES, Command, Dest, Mode, Op, Source
+from .isa import FIELDS, PLANES, Command, Dest, Mode, Op, Source
+from .numeric import is_number
 
 ROW_NUMBER_BITS = 24
 """Bits in which the engine counts rows; the planes of an LM head count singly."""
@@ -104,6 +105,11 @@ def _limit(
         parts.append(Term(Quantity.of(factor), tuple(product.split(" * "))))
     most = None if high is None else Quantity.of(high)
     return Limit(tuple(parts), low, most, Quantity.of(multiple), when, values)
+
+
+def numbers(op: Op) -> tuple[str, ...]:
+    """Fields of a command that have to be numbers of the numeric contract, binary32."""
+    return tuple(field.name for field in FIELDS[op] if field.float32)
 
 
 @functools.lru_cache(maxsize=16)
@@ -226,7 +232,8 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
 
 
 def violation(config: AcceleratorConfig, command: Command) -> str | None:
-    """The first limit that a command breaks, in words; None when it breaks none."""
+    """The first limit that a command breaks, or the first binary32 field that holds no number of
+    the numeric contract, in words; None for a command that is fine."""
     for limit in limits(config).get(command.op, ()):
         if limit.applies(command) and not limit.holds(command):
             allowed = f"at least {limit.low}" if limit.high is None else ""
@@ -236,4 +243,10 @@ def violation(config: AcceleratorConfig, command: Command) -> str | None:
                 allowed += f", multiples of {limit.multiple.value}"
             value = limit.value(command)
             return f"{command.op.name}: {limit.expression} is {value}: {allowed} can be"
+    for name in numbers(command.op):
+        if not is_number(command[name]):
+            return (
+                f"{command.op.name}: {name} is {command[name]}: only numbers of the numeric"
+                " contract can be"
+            )
     return None

@@ -4,7 +4,8 @@ Numbers are IEEE binary32 without infinities, NaN, subnormals and negative zero:
 
 * a result is rounded to nearest, ties to even;
 * a result of magnitude at most 2**-126 becomes +0 (after rounding; 2**-126 itself too);
-* a result beyond the largest finite number becomes that number, sign kept;
+* a result beyond the largest finite number becomes that number, sign kept; so does the quotient
+  of a division by zero, except that 0 / 0 is 0;
 * a word that enters from DRAM is made such a number by `sanitise`.
 
 Integer sums are exact. The emulator and every block's `reference()` call these functions; the
@@ -72,6 +73,12 @@ def sanitise(bits: ArrayLike) -> F32:
     return finish(np.where(exp == 255, big, b).view(np.float32))
 
 
+def is_number(x: ArrayLike) -> NDArray[np.bool_]:
+    """Whether binary32 values are numbers of the contract, which `sanitise` leaves as they are."""
+    x = np.asarray(x, np.float32)
+    return sanitise(x).view(np.uint32) == x.view(np.uint32)
+
+
 def mul(a: ArrayLike, b: ArrayLike) -> F32:
     """fl(a * b)."""
     with np.errstate(over="ignore", under="ignore"):
@@ -91,9 +98,10 @@ def sub(a: ArrayLike, b: ArrayLike) -> F32:
 
 
 def div(a: ArrayLike, b: ArrayLike) -> F32:
-    """fl(a / b); b is never zero where the contract divides."""
-    with np.errstate(over="ignore", under="ignore"):
-        return _rules(np.divide(a, b, dtype=np.float32))
+    """fl(a / b). Division by zero saturates as well; 0 / b is 0 for every b."""
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        quotient = np.divide(a, b, dtype=np.float32)
+        return _rules(np.where(np.equal(a, 0), _ZERO, quotient))
 
 
 def sqrt(a: ArrayLike) -> F32:

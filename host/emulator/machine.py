@@ -211,7 +211,7 @@ class Machine:
         records = np.zeros((kv_heads, padded, command["record_bytes"]), np.uint8)
         records[:, :end] = cache.reshape(kv_heads, -1, records.shape[2])[:, :end]
         codes = records[:, :, : 4 * dims].view("<i2")
-        scales = records[:, :, 4 * dims : 4 * dims + 8].copy().view("<f4")
+        scales = numeric.sanitise(records[:, :, 4 * dims : 4 * dims + 8].copy().view("<u4"))
         kv = KvCodes(
             codes[:, :, :dims].astype(np.float64),
             codes[:, :, dims:].astype(np.float64),
@@ -270,7 +270,7 @@ class Machine:
             for i, part in enumerate(self._segments(command, width)):
                 for j, parity in enumerate(("even", "odd")):
                     weight[part][j::2] = np.float32(command[f"scale{i}_{parity}"])
-            weight = self._weight_scales[self.memory.command] = numeric.sanitise(weight)
+            self._weight_scales[self.memory.command] = weight
         return numeric.mul(self.factor[:rows, None], weight)
 
     def _rotate(self, command: Command, y: F32) -> F32:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import C, Cat, Module, Mux, Signal, Value
+from amaranth import Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
-
-def sanitise(m: Module, word: Value) -> Signal:
-    """A binary32 word from DRAM as a number of the contract: see numeric.sanitise."""
-    exponent, fraction = word[23:31], word[:23]
-    o = Signal(32)
-    tiny = (exponent == 0) | ((exponent == 1) & ~fraction.any())
-    m.d.comb += o.eq(
-        Mux(tiny, 0, Cat(Mux(exponent == 255, C(0x7F7FFFFF, 31), word[:31]), word[31]))
-    )
-    return o
+from ..fp import sanitise
 
 
 class RecordUnpacker(Component):
@@ -129,8 +120,8 @@ class RecordUnpacker(Component):
                         m.d.sync += k_scale.eq(joined[:32])
                     m.d.sync += self.scale.en.eq(beat == 1)
                 m.d.sync += [
-                    self.scale.k.eq(sanitise(m, k)),
-                    self.scale.v.eq(sanitise(m, v)),
+                    self.scale.k.eq(sanitise(k)),
+                    self.scale.v.eq(sanitise(v)),
                 ]
             with m.If(ends):
                 m.d.sync += [

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from .. import isa, limits
 from ..config import AcceleratorConfig
 from ..elementwise.rows import times
+from ..fp import is_number
 
 COMMAND_BITS = 8 * isa.COMMAND_BYTES
 
@@ -28,7 +29,7 @@ def checked_layout() -> data.StructLayout:
 
 
 class CommandCheck(Component):
-    """Passes commands on with a verdict: see `limits.limits`. What is no command fits.
+    """Passes commands on with a verdict: see `limits.violation`. What is no command fits.
 
     Latency: LATENCY cycles; nothing is stored but the verdict, `i` is held until it is passed on.
     Throughput: a command every LATENCY + 1 cycles. Back-pressure: `i.ready` follows `o.ready`.
@@ -58,6 +59,9 @@ class CommandCheck(Component):
             self._broken(m, words, op, limit)
             for op, found in limits.limits(self._config).items()
             for limit in found
+        ]
+        broken += [
+            self._no_number(m, words, op, name) for op in isa.Op for name in limits.numbers(op)
         ]
         fits = Signal()
         m.d.sync += fits.eq(~_any(broken))
@@ -111,6 +115,14 @@ class CommandCheck(Component):
             concerned &= _any([field(limit.when) == v for v in limit.values])
         broken = Signal()
         m.d.sync += broken.eq(wrong & concerned)
+        return broken
+
+    @staticmethod
+    def _no_number(m: Module, words: data.View, op: isa.Op, name: str) -> Signal:
+        """High while a binary32 field of a command `op` is no number of the numeric contract."""
+        word = next(f.word for f in isa.FIELDS[op] if f.name == name)
+        broken = Signal()
+        m.d.sync += broken.eq((words[0][:8] == op) & ~is_number(words[word]))
         return broken
 
 

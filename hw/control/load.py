@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth import C, Cat, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from .. import isa
+from .. import isa, numeric
 from ..axi.width import WidthConverter
 from ..config import AcceleratorConfig
+from ..fp import sanitise
 from ..interfaces import (
     ReadChannelSignature,
     RowWriteSignature,
@@ -17,17 +18,8 @@ from ..interfaces import (
     op_view,
     row_words,
 )
-from ..numeric import sanitise
 
-
-def sanitised(bits: Value) -> Value:
-    """`numeric.sanitise` on one binary32 word, as combinational logic."""
-    exponent, fraction = bits[23:31], bits[:23]
-    tiny = (exponent == 0) | ((exponent == 1) & (fraction == 0))
-    return Mux(exponent.all(), Cat(C(0x7F7FFFFF, 31), bits[31]), Mux(tiny, 0, bits))
-
-
-reference = sanitise
+reference = numeric.sanitise
 """What happens to every word on its way: numeric.sanitise."""
 
 
@@ -168,7 +160,7 @@ class LoadUnit(Component):
         clean = Signal(word_bits)
         for i in range(c.lanes):
             m.d.comb += clean[32 * i : 32 * (i + 1)].eq(
-                sanitised(to_word.o.payload[32 * i : 32 * (i + 1)])
+                sanitise(to_word.o.payload[32 * i : 32 * (i + 1)])
             )
         filled = running & (row != rows) & (word == words)
         storing = running & (row != rows) & (word != words)
@@ -176,7 +168,7 @@ class LoadUnit(Component):
             row_end.eq(filled & (beat == beats)),
             to_word.o.ready.eq(storing & ~is_scale),
             self.scales.valid.eq(to_scale.o.valid & storing & is_scale),
-            self.scales.payload.eq(sanitised(to_scale.o.payload)),
+            self.scales.payload.eq(sanitise(to_scale.o.payload)),
             to_scale.o.ready.eq(self.scales.ready & storing & is_scale),
         ]
         store = to_word.o.valid & to_word.o.ready

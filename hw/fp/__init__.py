@@ -5,6 +5,7 @@ from .convert import FromInt, ToInt
 from .delay import delay, register
 from .divide import Divide
 from .mul import Mul
+from .parts import is_number, sanitise
 from .scale2 import Scale2
 from .sigmoid import Sigmoid
 from .sqrt import Sqrt
@@ -22,5 +23,7 @@ __all__ = [
     "Sqrt",
     "ToInt",
     "delay",
+    "is_number",
     "register",
+    "sanitise",
 ]

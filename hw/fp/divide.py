@@ -13,10 +13,12 @@ from .parts import BIAS, MANTISSA, ROUND_LATENCY, exponent_of, mantissa_of, roun
 reference = numeric.div
 
 _QUOTIENT_BITS = MANTISSA + 2
+_BEYOND = 300
+"""An exponent field that saturates, whatever the quotient's bits are."""
 
 
 class Divide(wiring.Component):
-    """`o` = fl(a / b), all binary32 of the numeric contract; b is not zero.
+    """`o` = fl(a / b), all binary32 of the numeric contract: a / 0 saturates, 0 / b is 0.
 
     `start` takes the operands; the next one may come with `done` at the earliest. `done` is high
     for one cycle, LATENCY cycles after `start`, and `o` stays until the next `start`. Reset ends
@@ -52,7 +54,13 @@ class Divide(wiring.Component):
                 left.eq(_QUOTIENT_BITS),
                 remainder.eq(mantissa_of(self.a)),
                 divisor.eq(mantissa_of(self.b)),
-                exponent.eq(exponent_of(self.a) - exponent_of(self.b) + BIAS),
+                exponent.eq(
+                    Mux(
+                        exponent_of(self.b).any(),
+                        exponent_of(self.a) - exponent_of(self.b) + BIAS,
+                        _BEYOND,
+                    )
+                ),
                 sign.eq(sign_of(self.a) ^ sign_of(self.b)),
                 zero.eq(~exponent_of(self.a).any()),
             ]

@@ -35,6 +35,22 @@ def magnitude_of(x: Value) -> Value:
     return Cat(x[:31], C(0, 1))
 
 
+def _tiny(x: Value) -> Value:
+    """Zero of either sign, a subnormal, or 2**-126 of either sign."""
+    return ~x[24:31].any() & ~(x[23] & x[:23].any())
+
+
+def sanitise(x: Value) -> Value:
+    """A binary32 word as a number of the contract: `numeric.sanitise`, combinational."""
+    largest = Cat(C(LARGEST, 31), x[31])
+    return Mux(x[23:31].all(), largest, Mux(_tiny(x), C(0, 32), x))
+
+
+def is_number(x: Value) -> Value:
+    """Whether a binary32 word is a number of the contract: `numeric.is_number`, combinational."""
+    return ~x[23:31].all() & (~_tiny(x) | ~x.any())
+
+
 NORMALISE_LATENCY = 2
 
 

@@ -85,6 +85,41 @@ def test_sanitise() -> None:
     sign = 0x80000000
     want = [big, big | sign, big, big | sign, 0, 0, 0, 0, 0x00800001, 0x3F800000]
     assert n.sanitise(words).view(np.uint32).tolist() == want
+    assert n.is_number(words.view(np.float32)).tolist() == [False] * 8 + [True] * 2
+    assert n.is_number(0.0) and not n.is_number(-0.0)
+
+
+def test_division_by_zero_saturates() -> None:
+    largest = n.LARGEST
+    for a, want in ((1, largest), (-1e-37, -largest), (largest, largest), (0, 0)):
+        assert same(n.div(np.float32(a), np.float32(0)), want)
+    assert same(n.div(np.float32(0), np.float32(-3)), 0)
+
+
+def test_tables_are_those_of_every_machine() -> None:
+    # Gateware and emulator may be made on different ones: no entry may hang on the last bits of
+    # their libraries' powers of two.
+    exact = 2.0 ** (23 + np.arange(1024) / 1024), 2.0**24 / (1 + np.arange(1024) / 1024)
+    for values, table in zip(exact, (n.EXP2_VALUE, n.RECIPROCAL_VALUE), strict=True):
+        off = np.abs(values - np.floor(values) - 0.5)
+        assert off[values != np.floor(values)].min() > 1e-5
+        assert np.array_equal(np.rint(values), table)
+
+
+def test_a_norm_of_nothing() -> None:
+    # Without epsilon the root mean square of a row of zeros is 0, and so are codes and factor.
+    zero, one = np.zeros((1, 8), np.float32), np.float32(1)
+    codes, factor = n.norm_quant(zero, None, True, one / 8, np.float32(0), False)
+    assert not codes.any() and factor[0] == 0
+
+
+def test_a_sum_of_squares_that_saturates() -> None:
+    # Codes do not depend on it; the factor is that of squares that sum to the largest number.
+    x = np.float32([[1e30, -1e30, 5e29, 0]])
+    codes, factor = n.norm_quant(x, None, True, np.float32(0.25), np.float32(1e-5), False)
+    assert codes.tolist() == [[127, -127, 64, 0]]
+    root = np.sqrt(np.float64(n.LARGEST) / 4)
+    assert factor[0] == pytest.approx(1e30 / root / 127, rel=1e-6)
 
 
 def test_exp2_and_sigmoid_accuracy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -10,10 +11,12 @@ from amaranth.sim import Simulator
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.control.check import CommandCheck, checked_layout, reference
-from terntable.hw.limits import limits, violation
+from terntable.hw.limits import limits, numbers, violation
 
 from ..monitor import sink, source, watch
 
+NUMBERS = (0.0, 1.5, -(2.0**128 - 2.0**104), 2.0**-126 * (1 + 2.0**-23))
+NO_NUMBERS = (math.inf, -math.inf, math.nan, -0.0, 2.0**-126, -(2.0**-126), 2.0**-149)
 WIDE = {"bus_bits": 256, "tables": 8, "rows": 8, "lanes": 8, "attention_dims": 8, "ports": 4}
 
 
@@ -82,6 +85,11 @@ def test_the_verdict_is_that_of_the_table(changes: dict) -> None:
         broken = [c for c in drawn if not reference(config, c)][:40]
         assert len(fitting) > 30 and len(broken) > 30, op
         commands += fitting + broken
+        for name in numbers(op):
+            values = good(config, op, rng)
+            of = [isa.encode(op, 0, **values | {name: x}) for x in (*NUMBERS, *NO_NUMBERS)]
+            assert [reference(config, c) for c in of] == [True] * 4 + [False] * 7, name
+            commands += of
     rng.shuffle(commands)
     dut = CommandCheck(config)
     got: list[int] = []
@@ -95,6 +103,13 @@ def test_the_verdict_is_that_of_the_table(changes: dict) -> None:
     views = [checked_layout().from_bits(bits) for bits in got]
     assert [v.command for v in views] == words
     assert [bool(v.fits) for v in views] == [reference(config, c) for c in commands]
+
+
+def test_a_field_that_is_no_number_is_named() -> None:
+    config = load_config("test")
+    values = good(config, isa.Op.NORM_QUANT, random.Random(1)) | {"eps": math.nan}
+    text = violation(config, isa.decode(isa.encode(isa.Op.NORM_QUANT, 0, **values)))
+    assert text == "NORM_QUANT: eps is nan: only numbers of the numeric contract can be"
 
 
 def test_every_limit_can_be_broken_and_says_so() -> None:

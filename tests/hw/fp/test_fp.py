@@ -49,6 +49,22 @@ def floats(rng, n):
     return numeric.sanitise((b & np.uint32(0xFF800000)) | fraction)
 
 
+def corners():
+    """The extremes, and 1e30: every block gets all of them, those with two operands all pairs."""
+    tiny = np.nextafter(np.float32(2.0**-126), np.float32(1))
+    sizes = [0, tiny, 2.0**-125, 1e-30, 1e-5, 1, 1.5, 127, 32767, 1e30, 2.0**127, numeric.LARGEST]
+    return numeric.sanitise(np.float32([s * x for x in sizes for s in (1, -1)]))
+
+
+def with_corners(*operands):
+    """Operands whose first ones are all combinations of corners; the rest as they were."""
+    every = np.meshgrid(*[corners()] * len(operands))
+    n = min(every[0].size, len(operands[0]))
+    return tuple(
+        np.concatenate([c.reshape(-1)[:n], x[n:]]) for c, x in zip(every, operands, strict=True)
+    )
+
+
 def neighbours(rng, a):
     """Numbers within a few places and powers of two of `a`, either sign: ties, cancellation."""
     b = bits(a).astype(np.int64) + rng.integers(-4, 5, len(a))
@@ -99,13 +115,14 @@ class Case:
 
 def mul(rng, n):
     a = floats(rng, n)
-    b = partners(rng, a)
+    a, b = with_corners(a, partners(rng, a))
     return (bits(a), bits(b)), bits(numeric.mul(a, b))
 
 
 def add(rng, n):
     a = floats(rng, n)
     b = np.where(rng.random(n) < 0.7, neighbours(rng, a), floats(rng, n))
+    a, b = with_corners(a, b)
     subtract = rng.integers(0, 2, n)
     result = np.where(subtract, numeric.sub(a, b), numeric.add(a, b))
     return (bits(a), bits(b), subtract), bits(result)
@@ -123,14 +140,14 @@ def to_int(bits_, fraction, low, high):
     def make(rng, n):
         halves = integers(rng, n, bits_ + 2) / np.float64(2) ** (fraction + 1)
         x = np.where(rng.random(n) < 0.7, halves, floats(rng, n))
-        x = numeric.finish(x)
+        (x,) = with_corners(numeric.finish(x))
         return (bits(x),), numeric.to_int(x, fraction, low, high).astype(np.uint64)
 
     return Case(fp.ToInt(bits_, fraction, low, high), ("i",), make)
 
 
 def scale2(rng, n):
-    x = floats(rng, n)
+    (x,) = with_corners(floats(rng, n))
     k = rng.integers(-1024, 1024, n) >> rng.integers(0, 8, n)
     return (bits(x), k & 0x7FF), bits(numeric.scale2(x, k))
 
@@ -147,13 +164,14 @@ def reciprocal(rng, n):
 
 def sigmoid(rng, n):
     x = np.where(rng.random(n) < 0.7, rng.normal(0, 12, n).astype(np.float32), floats(rng, n))
+    (x,) = with_corners(x)
     return (bits(x),), bits(numeric.sigmoid(x))
 
 
 def divide(rng, n):
     a, b = floats(rng, n), floats(rng, n)
     b = np.where(rng.random(n) < 0.3, neighbours(rng, a), b)
-    b = np.where(b == 0, np.float32(1.5), b)
+    a, b = with_corners(a, b)
     return (bits(a), bits(b)), bits(numeric.div(a, b))
 
 
@@ -163,6 +181,7 @@ def sqrt(rng, n):
     root = rng.integers(2**11, 2**12, n).astype(np.float32)
     square = numeric.sanitise((bits(root * root) + rng.integers(0, 2, n)).astype(np.uint32))
     a = np.where(rng.random(n) < 0.3, square, a)
+    a = np.abs(with_corners(a)[0])
     return (bits(a),), bits(numeric.sqrt(a))
 
 
