@@ -108,6 +108,11 @@ class AcceleratorConfig(BaseModel):
             f" row need {2 * self.k_tiles(max(self.max_hidden, self.max_row))} words",
         )
         need(
+            self.chunk >= self.head_digits,
+            f"chunk is {self.chunk}: make it at least {self.head_digits}, the rows that the LM head"
+            " takes",
+        )
+        need(
             self.burst_beats * self.bus_bytes <= 4096,
             f"burst_beats is {self.burst_beats}: a burst of over 4096 bytes crosses a page",
         )

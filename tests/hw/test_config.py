@@ -61,6 +61,7 @@ def test_every_field_changes_the_hash() -> None:
         ({"max_hidden": 100}, "max_hidden is 100"),
         ({"max_context": 100}, "max_context is 100"),
         ({"weight_depth": 16}, "weight_depth is 16"),
+        ({"chunk": 1}, "chunk is 1"),
         ({"bus_bits": 256, "burst_beats": 256}, "burst_beats is 256"),
         ({"ports": 3}, "ports"),
         ({"group": 5}, "group"),
