@@ -60,7 +60,8 @@ class SimDevice(Device):
     `stress_seed` makes it stall at random. `waves` names an FST file that `close` completes.
     `verilog` replaces the generated design (a text, or an object with `verilog` and `vlt`).
     `power_up` is a seed, from 1: registers and memories begin with random contents instead of the
-    initial values that an FPGA loads, to find what is read before it is written.
+    initial values that an FPGA loads, to find what is read before it is written. `quick` shortens
+    the compilation for the price of a slower simulation.
 
     A call ends with DeviceError when it takes over `budget` cycles, or when bus and units do not
     get on for `stuck` cycles: that is the accelerator's watchdog, and the simulator has another
@@ -78,6 +79,7 @@ class SimDevice(Device):
         dram: DramModel | None = None,
         verilog: Any = None,
         power_up: int | None = None,
+        quick: bool = False,
         budget: int = 10**12,
         stuck: int | None = None,
         status: Callable[[str], None] | None = None,
@@ -112,6 +114,7 @@ class SimDevice(Device):
                 design,
                 trace=waves is not None,
                 power_up=power_up is not None,
+                quick=quick,
                 progress=status,
             )
         except BuildError as e:
