@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from terntable.hw import isa
+from terntable.hw import isa, numeric
 from terntable.hw.config import load_config
 from terntable.hw.elementwise import head
 from terntable.hw.elementwise.epilogue import Epilogue, reference
@@ -171,6 +171,13 @@ def sums(rng, shape):
     return acc
 
 
+def extremes(rng, shape):
+    """Numbers at the ends of the contract's range, and ones that get there by a product or two."""
+    tiny = np.nextafter(np.float32(2.0**-126), np.float32(1))
+    sizes = np.float32([0, 0, tiny, 1e-30, 1e-15, 1, 1, 1e15, 1e30, numeric.LARGEST])
+    return rng.choice(sizes, shape) * rng.choice(np.float32([-1, 1]), shape) + np.float32(0)
+
+
 def factors(rng, n, spread):
     return (rng.uniform(0.5, 2, n) * 2.0 ** rng.integers(-spread, spread + 1, n)).astype(np.float32)
 
@@ -197,15 +204,20 @@ def test_rows(name, stall):
     bench = Bench(config, seed=1)
     bench.stall = stall
 
-    async def one(bench, mode, tokens, rows, rope, spread):
+    async def one(bench, mode, tokens, rows, rope, spread=None):
+        """A command; without `spread` its numbers are extreme ones."""
         rng, c = bench.rng, bench.c
         acc = sums(rng, (tokens, rows))
-        factor, scales = factors(rng, tokens, spread), factors(rng, 6, spread).reshape(3, 2)
         segments = (qkv[0], qkv[0] + qkv[1]) if mode is Mode.QKV else (0, 0)
-        bench.x[:] = rng.normal(0, 1e3, bench.x.shape)
-        bench.x[rng.random(bench.x.shape) < 0.1] = 0
         bench.f[:] = rng.normal(size=bench.f.shape)
-        bench.rope[:] = rng.uniform(-1, 1, bench.rope.shape)
+        if spread is None:
+            factor, scales = np.abs(extremes(rng, tokens)), extremes(rng, (3, 2))
+            bench.x[:], bench.rope[:] = (extremes(rng, m.shape) for m in (bench.x, bench.rope))
+        else:
+            factor, scales = factors(rng, tokens, spread), factors(rng, 6, spread).reshape(3, 2)
+            bench.x[:] = rng.normal(0, 1e3, bench.x.shape)
+            bench.x[rng.random(bench.x.shape) < 0.1] = 0
+            bench.rope[:] = rng.uniform(-1, 1, bench.rope.shape)
         expected = reference(
             mode,
             acc,
@@ -257,6 +269,10 @@ def test_rows(name, stall):
         await one(bench, Mode.RESIDUAL, 1, rows, 0, 60)  # overflow and underflow
         await one(bench, Mode.GLU_RELU2, 1, rows, 0, 40)
         await one(bench, Mode.PLAIN, 1, c.lanes, 0, 1)
+        for mode in (Mode.PLAIN, Mode.RESIDUAL, Mode.QKV, Mode.GLU_RELU2, Mode.GLU_SILU):
+            for _ in range(3):
+                wide = sum(qkv) if mode is Mode.QKV else rows
+                await one(bench, mode, 2, wide, 0b111 if mode is Mode.QKV else 0)
 
     bench.run(scenario)
 
@@ -271,11 +287,12 @@ def test_head(name, digits, stall):
     bench = Bench(config, seed=2)
     bench.stall = stall
 
-    async def one(bench, vocabulary, address, repeat=False):
+    async def one(bench, vocabulary, address, repeat=False, factor=None):
+        """A command; with a `factor` its scales are extreme ones."""
         rng, c, ctx = bench.rng, bench.c, bench.ctx
         acc = sums(rng, (5 * vocabulary, 2))
-        factor = factors(rng, 1, 4)
-        scales = factors(rng, vocabulary, 2)
+        scales = factors(rng, vocabulary, 2) if factor is None else extremes(rng, vocabulary)
+        factor = factors(rng, 1, 4) if factor is None else np.float32([factor])
         if repeat:  # equal logits: the lowest id wins
             acc[:] = np.tile(acc[:5], (vocabulary, 1))
             scales[:] = scales[0]
@@ -305,5 +322,8 @@ def test_head(name, digits, stall):
         for vocabulary in (1, 64, 70):
             await one(bench, vocabulary, int(bench.rng.integers(2**20)) * bench.c.bus_bytes)
         await one(bench, 9, 4096, repeat=True)
+        # Logits that saturate, or vanish: the lowest id of those that are equal wins.
+        for factor in (0, 1e-30, 1, 1e30):
+            await one(bench, 40, 8192, factor=factor)
 
     bench.run(scenario)

@@ -30,11 +30,21 @@ def some_rows(count: int, seed: int) -> tuple[numeric.F32, numeric.I64, numeric.
     return numeric.finish(absmax), exponent, total
 
 
+def extreme_rows() -> tuple[numeric.F32, numeric.I64, numeric.U64]:
+    """Rows of 96 elements whose largest one, and product with the gain, are at the limits."""
+    sizes = [0, np.nextafter(F32(2.0**-126), F32(1)), 2e-38, 1e-30, 9e-6, 1e30, numeric.LARGEST]
+    largest, absmax = map(np.ravel, np.meshgrid(np.float32(sizes), np.float32(sizes)))
+    exponent = numeric.exponent(largest)
+    total = np.where(exponent > 0, 96 * ((1 << 24) - 1) ** 2, 0).astype(np.uint64)
+    return absmax, exponent, total
+
+
 @pytest.mark.parametrize("head", [False, True])
-@pytest.mark.parametrize("norm", [False, True])
-def test_rows(norm: bool, head: bool) -> None:
-    absmax, exponent, total = some_rows(40, 1)
-    inv_n, eps = F32(1 / 96), F32(1e-5)
+@pytest.mark.parametrize(("norm", "eps"), [(False, 1e-5), (True, 1e-5), (True, 0), (True, 1e30)])
+def test_rows(norm: bool, head: bool, eps: float) -> None:
+    some, extreme = some_rows(20, 1), extreme_rows()
+    absmax, exponent, total = map(np.concatenate, zip(some, extreme, strict=True))
+    inv_n, eps = F32(1 / 96), F32(eps)
     scales, factors = scalar.reference(absmax, exponent, total, norm, inv_n, eps, head)
     dut = Scalar()
 
