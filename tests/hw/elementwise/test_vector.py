@@ -122,6 +122,23 @@ def some_row(rng: np.random.Generator, n: int) -> np.ndarray:
         return numeric.sanitise(x.astype(F32))
 
 
+SIZES = {
+    "zero": 0,
+    "tiny": 2.0**-126 * (1 + 2.0**-23),
+    "below-floor": 9e-6,
+    "one": 1,
+    "int8": 127,
+    "1e30": 1e30,
+    "largest": numeric.LARGEST,
+}
+"""Sizes of the elements of rows, and of gains, that are extreme throughout."""
+
+
+def extreme_row(kind: str, n: int) -> np.ndarray:
+    """Elements of one size, signs alternating."""
+    return numeric.sanitise(F32(SIZES[kind]) * np.where(np.arange(n) % 2, F32(-1), F32(1)))
+
+
 class Driver:
     """Drives the bench a cycle at a time and keeps what comes out."""
 
@@ -264,9 +281,13 @@ async def check_norm_quant(dut) -> None:
     for case in p["norm_quant"]:
         name, n, tokens = case["source"], case["n"], case["tokens"]
         norm, with_gain, head = case["norm"], case["gain"], case["head"]
-        x = np.stack([some_row(rng, n) for _ in range(tokens)])
-        gain = numeric.sanitise(rng.standard_normal(n).astype(F32)) if with_gain else None
-        inv_n, eps = F32(1 / n), F32(1e-5 if rng.integers(2) else 1e-6)
+        if kinds := case.get("rows"):
+            x = np.stack([extreme_row(kind, n) for kind in kinds])
+            gain = extreme_row(with_gain, n) if with_gain else None
+        else:
+            x = np.stack([some_row(rng, n) for _ in range(tokens)])
+            gain = numeric.sanitise(rng.standard_normal(n).astype(F32)) if with_gain else None
+        inv_n, eps = F32(1 / n), F32(case.get("eps", 1e-5 if rng.integers(2) else 1e-6))
         await driver.fill(name, x)
         await driver.fill(
             "gain", (rng.standard_normal((1, n)) if gain is None else gain[None]).astype(F32)
@@ -275,7 +296,7 @@ async def check_norm_quant(dut) -> None:
             Op.NORM_QUANT,
             source=int(SOURCES[name]),
             norm=norm,
-            gain=with_gain,
+            gain=bool(with_gain),
             head=head,
             ew=n // c.lanes,
             inv_n=inv_n,
@@ -301,7 +322,12 @@ async def check_kv_quant(dut) -> None:
         heads, kv_heads, dim = case["heads"], case["kv_heads"], case["head_dim"]
         tokens, position = case["tokens"], case["position"]
         driver.stalls = case.get("stalls", 0)
-        rows = [[some_row(rng, dim) for _ in range(heads + 2 * kv_heads)] for _ in range(tokens)]
+        if kinds := case.get("rows"):
+            rows = [[extreme_row(kind, dim) for kind in kinds]] * tokens
+        else:
+            rows = [
+                [some_row(rng, dim) for _ in range(heads + 2 * kv_heads)] for _ in range(tokens)
+            ]
         x = np.array(rows, F32).reshape(tokens, -1, dim)
         score_scale = F32(numeric.LOG2E / np.sqrt(dim))
         record_bytes = c.record_bytes(dim) + case.get("spare_beats", 0) * c.bus_bytes
@@ -459,6 +485,40 @@ def kv_cases(config: AcceleratorConfig, seed: int, count: int) -> list[dict]:
     return cases
 
 
+def extreme_norm_cases(config: AcceleratorConfig) -> list[dict]:
+    """Rows of every extreme size, with every gain, all modes, with and without an epsilon."""
+    kinds = [*SIZES]
+    return [
+        {
+            "source": "f",
+            "n": 4 * config.lanes,
+            "tokens": len(rows),
+            "rows": rows,
+            "norm": norm,
+            "eps": eps,
+            "gain": gain,
+            "head": head,
+        }
+        for rows in (kinds[at : at + config.chunk] for at in range(0, len(kinds), config.chunk))
+        for gain in (None, *kinds)
+        for norm, eps in ((False, 1e-5), (True, 1e-5), (True, 0), (True, 1e30))
+        for head in (False, True)
+    ]
+
+
+def extreme_kv_case(config: AcceleratorConfig) -> dict:
+    """Heads of every extreme size: queries and keys, and values in another order."""
+    kinds = [*SIZES]
+    return {
+        "heads": len(kinds),
+        "kv_heads": len(kinds),
+        "head_dim": config.head_pad,
+        "tokens": 2,
+        "position": 31,
+        "rows": [*kinds, *kinds, *reversed(kinds)],
+    }
+
+
 def run(spec: dict, norms: list[dict], kvs: list[dict], test: str | None = None) -> None:
     run_block(
         Bench(variant(spec)),
@@ -484,6 +544,11 @@ def run(spec: dict, norms: list[dict], kvs: list[dict], test: str | None = None)
 def test_commands(spec: dict) -> None:
     c = variant(spec)
     run(spec, norm_cases(c, 1, 16, 128), kv_cases(c, 2, 8))
+
+
+def test_extremes() -> None:
+    c = load_config("test")
+    run({"config": "test"}, extreme_norm_cases(c), [extreme_kv_case(c)])
 
 
 def test_tiny() -> None:
