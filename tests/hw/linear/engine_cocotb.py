@@ -13,7 +13,7 @@ from terntable.sim.harness import params
 @cocotb.test()
 async def check_engine(dut):
     p = params()
-    c = config_with(p["config"])
+    c = config_with(p["config"], **p.get("changes", {}))
     rng = random.Random(p["seed"])
     dut.rst.value = 1
     dut.cmd__valid.value = 0

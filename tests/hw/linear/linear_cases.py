@@ -18,7 +18,8 @@ def config_with(name: str = "test", **changes: object) -> AcceleratorConfig:
 
 @dataclass(frozen=True)
 class Case:
-    """A LINEAR command: n rows by k inputs for the tokens of a chunk."""
+    """A LINEAR command: n rows by k inputs for the tokens of a chunk. With `extreme` all codes are
+    that number, and rows of weights are all 1, all -1 and all 0 in turn."""
 
     tokens: int
     n: int
@@ -27,6 +28,7 @@ class Case:
     head: bool = False
     seed: int = 1
     first_row: int = 0
+    extreme: int | None = None
 
 
 Beat = tuple[int, int, tuple[int, ...]]  # token, word, sums
@@ -41,11 +43,15 @@ class Problem:
         self.rows = c.head_digits if case.head else case.tokens
         words = -(-case.n // c.rows)
         digits = rng.integers(0, 3, (case.n, case.k))
+        if case.extreme is not None:
+            digits[:] = np.resize([2, 0, 1], case.n)[:, None]
         order = trits.order_digits(digits, case.tile_words, c.rows, c.tile_inputs)
         self.weights = unpack.reference(trits.encode_bytes(order), words * self.k_tiles, c)
         self.codes = np.zeros((c.chunk, self.k_tiles * c.tile_inputs), np.int8)
         self.codes[: self.rows, : case.k] = rng.integers(-128, 128, (self.rows, case.k))
         self.codes[0, :4] = -128
+        if case.extreme is not None:
+            self.codes[: self.rows, : case.k] = case.extreme
         sums = engine.reference(self.codes[: self.rows], order, c, case.tile_words)
         direct = self.codes[: self.rows, : case.k].astype(int) @ (digits - 1).T
         assert (sums[:, : case.n] == direct).all()

@@ -76,6 +76,8 @@ CASES = [
     Case(tokens=4, n=4, k=6, tile_words=1),  # a K tile of one word
     Case(tokens=3, n=62, k=64, tile_words=32),  # the longest tile
     Case(tokens=3, n=22, k=20, tile_words=4, first_row=26),  # a later part of a row
+    *(Case(tokens=3, n=12, k=64, tile_words=3, extreme=code) for code in (127, -127, 0)),
+    Case(tokens=1, n=15, k=64, tile_words=8, head=True, extreme=-128),
 ]
 
 
@@ -158,3 +160,27 @@ def test_verilog(name: str) -> None:
                 "overhead": 120,
             },
         )
+
+
+def test_sums_of_the_longest_row() -> None:
+    """65,536 codes of 127, weights 1 and -1: accumulators of 24 bits hold that."""
+    changes = {
+        "group": 4, "tables": 32, "tokens": 1, "chunk": 1, "max_row": 65536, "weight_depth": 1024,
+    }  # fmt: skip
+    c = config_with(**changes)
+    library = ModuleLibrary()
+    case = Case(tokens=1, n=c.rows, k=65536, tile_words=1, extreme=127)
+    run_block(
+        block_verilog(LinearEngine(c, library), "engine") + library.verilog(),
+        top="engine",
+        module=Path(__file__).parent / "engine_cocotb.py",
+        vlt=library.verilator_config(),
+        params={
+            "config": "test",
+            "changes": changes,
+            "cases": [dataclasses.asdict(case)],
+            "seed": 4,
+            "weight_idle": 0.0,
+            "stall": 0.2,
+        },
+    )
