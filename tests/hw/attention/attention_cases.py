@@ -69,6 +69,9 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
             q_scales *= np.float32(2**30)
         case "huge":
             k_scales[:, length // 2] *= np.float32(2**8)
+        case "zero_q":  # all scores are 0
+            q[:] = 0
+            q_scales[:] = np.float32(2.0**-115)
         case "zero_k":
             k[:] = 0
             k_scales[:] = np.float32(2.0**-115)
@@ -78,11 +81,18 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
         case "largest":
             q[:], k[:], v[:] = 32767, -32767, 32767
             k_scales[:], v_scales[:] = np.float32(2**-15), np.float32(3e38)
+        case "least":
+            q[:], k[:], v[:] = -32767, 32767, -32767
+            k_scales[:], v_scales[:] = np.float32(3e38), np.float32(3e38)
         case "wide_v":
             v_scales[:] = _scales(rng, v_scales.shape, -115, 100)
         case "foreign":  # scales that the contract does not allow
             odd = np.array([0, 1, 0x00800000, 0x7F800000, 0x7FC00000, 0x3F800000], np.uint32)
             v_scales[:] = rng.choice(odd, v_scales.shape).view(np.float32)
+        case "foreign_k":
+            odd = np.array([0, 0x807FFFFF, 0x80800000, 0xFF800000, 0x7F800001], np.uint32)
+            some = rng.random(k_scales.shape) < 0.3
+            k_scales[some] = rng.choice(odd, some.sum()).view(np.float32)
         case _:
             raise ValueError(case.kind)
 

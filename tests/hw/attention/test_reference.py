@@ -66,7 +66,32 @@ def test_equals_the_emulator(seed):
     given = draw(seed, tokens, position, kv_heads * per_kv, kv_heads, 16)
     if seed % 2:
         given["v_scales"] *= np.exp2(rng.integers(-90, 90, given["v_scales"].shape)).astype("f4")
-    length = position + tokens
+    assert_emulated(given)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"q_codes": 0},
+        {"q_codes": 32767, "k_codes": 32767, "k_scales": 3e38},
+        {"q_codes": 32767, "k_codes": -32767, "q_scales": 3e38, "k_scales": 3e38},
+        {"v_codes": -32767, "v_scales": 3e38, "q_codes": 0},
+        {"v_scales": 0},
+        {"v_scales": 2.0**-125, "q_scales": 0},
+    ],
+    ids=str,
+)
+def test_equals_the_emulator_at_extremes(changes):
+    given = draw(5, tokens=2, position=4094, heads=2, kv_heads=1, dims=16)
+    for name, value in changes.items():
+        given[name][:] = value
+    assert_emulated(given)
+
+
+def assert_emulated(given: dict):
+    tokens, heads, _ = given["q_codes"].shape
+    kv_heads, length, _ = given["k_codes"].shape
+    per_kv, position = heads // kv_heads, given["position"]
     padded = -(-length // KV_BLOCK) * KV_BLOCK
 
     def pad(x):

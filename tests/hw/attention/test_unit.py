@@ -67,7 +67,10 @@ class Bench:
                 at = queue[0]
                 port["data__payload"].value = int.from_bytes(self.dram[at : at + bus], "little")
             port["data__valid"].value = valid
-            port["req__ready"].value = rng.random() >= stall
+            # With stalls the memory is ready only for a request that it has seen.
+            port["req__ready"].value = rng.random() >= stall and (
+                not stall or port.get("seen", False)
+            )
         await ReadOnly()
         dut = self.dut
         for port, queue in zip(self.ports, self.queues, strict=True):
@@ -75,6 +78,7 @@ class Bench:
                 queue.pop(0)
                 self.beats_read += 1
                 port["held"] = False
+            port["seen"] = bool(port["req__valid"].value and not port["req__ready"].value)
             if port["req__valid"].value and port["req__ready"].value:
                 descriptor = int(port["req__payload"].value)
                 address, beats = descriptor & 0xFFFFFFFF, descriptor >> 32
@@ -155,11 +159,14 @@ def cases_of(name: str) -> list[Case]:
         "flat",
         "clamped",
         "huge",
+        "zero_q",
         "zero_k",
         "zero_v",
         "largest",
+        "least",
         "wide_v",
         "foreign",
+        "foreign_k",
     )
     lists = {
         "positions": [
@@ -225,6 +232,10 @@ def cases_of(name: str) -> list[Case]:
             )
         ],
     }
+    lists["context"] = [
+        Case(kind=kind, tokens=2, position=4094, head_dims=4)
+        for kind in ("equal", "zero_q", "huge", "largest", "least")
+    ]
     lists["variants"] = [
         Case(heads_per_kv=h, kv_heads=k, head_dims=d, tokens=t, position=p, seed=h + k + d + t)
         for h, k, d, t, p in (
@@ -278,6 +289,13 @@ def test_no_stalls():
 def test_passes():
     """More query rows than fit on chip: K and V are read once a pass."""
     run(load_config("test"), "groups", max_rows=8)
+
+
+def test_4096_positions():
+    """Equal scores, one huge score, the largest sums, to the end of a long context."""
+    fields = dict(max_context=4096, attention_dims=2, attention_rows=2, chunk=2, max_head_dim=4)
+    config = AcceleratorConfig(**load_config("test").model_dump() | fields)
+    run(config, "context", stall=0)
 
 
 def test_tiny():
