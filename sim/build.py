@@ -126,6 +126,7 @@ def _build(s: Sources, tools: Toolchain, runtime: Path, folder: Path, say: Progr
         "--x-assign", "fast", "--x-initial", "fast", *_QUIET,
         *(["--public-depth", "1"] if s.public_ports else []),
         *(["--trace-fst"] if s.trace else []),
+        *(["--assert"] if any(" assert (" in text for text in s.verilog.values()) else []),
         *(f"-D{name}={value}" for name, value in sorted(s.defines.items())),
         *s.options,
         "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",

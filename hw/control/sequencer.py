@@ -102,16 +102,22 @@ class Sequencer(Component):
         asked = Signal()
         taken = Signal()
         jump = Signal()
+        request = self.read.req
         m.d.comb += [
-            self.read.req.valid.eq(fetching & (ahead != PREFETCH)),
-            self.read.req.payload.address.eq(fetch_address),
-            self.read.req.payload.beats.eq(beats),
-            asked.eq(self.read.req.valid & self.read.req.ready),
+            # What is offered stands until it is taken, wherever the program goes meanwhile.
+            asked.eq(fetching & (ahead != PREFETCH) & (~request.valid | request.ready)),
+            request.payload.beats.eq(beats),
             taken.eq(queue.r_en & queue.r_rdy),
         ]
         m.d.sync += ahead.eq(ahead + asked - taken)
+        with m.If(request.ready):
+            m.d.sync += request.valid.eq(0)
         with m.If(asked):
-            m.d.sync += fetch_address.eq(fetch_address + isa.COMMAND_BYTES)
+            m.d.sync += [
+                request.valid.eq(1),
+                request.payload.address.eq(fetch_address),
+                fetch_address.eq(fetch_address + isa.COMMAND_BYTES),
+            ]
         with m.If(jump):
             m.d.sync += [fetch_address.eq(self.program), stale.eq(ahead + asked - taken)]
         with m.Elif(taken & (stale != 0)):

@@ -9,13 +9,14 @@ from terntable.hw.axi.bursts import BurstSplitter, burst_layout, reference
 from terntable.hw.axi.fence import Fence, access_layout
 from terntable.hw.axi.fence import reference as allowed
 
-from ..monitor import monitor, sink, source
+from ..monitor import sink, source, watch
 
 
+@pytest.mark.parametrize("shy", [False, True])
 @pytest.mark.parametrize(
     "bus_bits, burst_beats", [(32, 16), (128, 64), (128, 256), (64, 3), (32, 1)]
 )
-def test_bursts(bus_bits, burst_beats):
+def test_bursts(bus_bits, burst_beats, shy):
     rng = random.Random(bus_bits + burst_beats)
     size = bus_bits // 8
     plan = [(rng.randrange(0, 1 << 32, size), rng.randint(0, 3 * burst_beats)) for _ in range(12)]
@@ -25,10 +26,10 @@ def test_bursts(bus_bits, burst_beats):
     got: list[int] = []
     sim = Simulator(dut)
     sim.add_clock(1e-6)
-    sim.add_testbench(monitor(dut.o, "o"), background=True)
+    watch(sim, dut)
     words = [{"address": a, "beats": n} for a, n in plan]
     sim.add_testbench(source(dut.req, words, random.Random(1), 0.3))
-    sim.add_testbench(sink(dut.o, got, len(expected), random.Random(2), 0.3))
+    sim.add_testbench(sink(dut.o, got, len(expected), random.Random(2), 0.3, shy))
     sim.run()
     views = [burst_layout().from_bits(bits) for bits in got]
     assert [(v.address, v.beats) for v in views] == expected
@@ -43,8 +44,8 @@ def test_bursts_over_a_page_are_refused():
         BurstSplitter(128, 257)
 
 
-@pytest.mark.parametrize("idle", [0.0, 0.4])
-def test_fence(idle):
+@pytest.mark.parametrize(("idle", "shy"), [(0.0, False), (0.4, False), (0.4, True)])
+def test_fence(idle, shy):
     rng = random.Random(3)
     base, lower, limit = 0xAB_CDEF_F000, 0x1000, 0x9_0000
     edges = [0, lower - 16, lower, limit - 32, limit - 16, limit, 0xFFFF_FFF0, 0x1008, 0x1001]
@@ -68,10 +69,10 @@ def test_fence(idle):
     sim.add_clock(1e-6)
     sim.add_testbench(settings)
     sim.add_testbench(count, background=True)
-    sim.add_testbench(monitor(dut.o, "o"), background=True)
+    watch(sim, dut)
     words = [{"address": a, "beats": n, "source": s} for a, n, s in plan]
     sim.add_testbench(source(dut.i, words, random.Random(4), idle))
-    sim.add_testbench(sink(dut.o, got, len(plan), random.Random(5), idle))
+    sim.add_testbench(sink(dut.o, got, len(plan), random.Random(5), idle, shy))
     sim.run()
     for (address, beats, channel), bits in zip(plan, got, strict=True):
         access = access_layout(3).from_bits(bits)

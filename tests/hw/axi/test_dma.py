@@ -123,10 +123,13 @@ class Bench:
         got = bytearray()
         ready, valid = self.pin(f"{channel}__data__ready"), self.pin(f"{channel}__data__valid")
         payload = self.pin(f"{channel}__data__payload")
+        waiting = False
         while len(got) < count * BYTES:
-            on = self.rng.random() >= self.stall
+            # A reader that stalls is ready only after there was a word.
+            on = self.rng.random() >= self.stall and (waiting or not self.stall)
             ready.value = on
             await RisingEdge(self.dut.aclk)
+            waiting = not on and bool(int(valid.value))
             if on and int(valid.value):
                 got += int(payload.value).to_bytes(BYTES, "little")
         ready.value = 0

@@ -7,12 +7,13 @@ from amaranth.sim import Simulator
 
 from terntable.hw.axi.width import WidthConverter, reference
 
-from ..monitor import monitor, sink, source
+from ..monitor import sink, source, watch
 
 
+@pytest.mark.parametrize("shy", [False, True])
 @pytest.mark.parametrize("idle", [(0.0, 0.0), (0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
 @pytest.mark.parametrize("i_bits, o_bits", [(8, 32), (32, 8), (8, 8), (12, 36), (36, 12), (64, 32)])
-def test_words_keep_their_order(i_bits, o_bits, idle):
+def test_words_keep_their_order(i_bits, o_bits, idle, shy):
     rng = random.Random(i_bits * 100 + o_bits)
     words = [rng.getrandbits(i_bits) for _ in range(61)]
     expected = reference(words, i_bits, o_bits)
@@ -20,9 +21,9 @@ def test_words_keep_their_order(i_bits, o_bits, idle):
     got: list[int] = []
     sim = Simulator(dut)
     sim.add_clock(1e-6)
-    sim.add_testbench(monitor(dut.o, "o"), background=True)
+    watch(sim, dut)
     sim.add_testbench(source(dut.i, words, random.Random(1), idle[0]))
-    sim.add_testbench(sink(dut.o, got, len(expected), random.Random(2), idle[1]))
+    sim.add_testbench(sink(dut.o, got, len(expected), random.Random(2), idle[1], shy))
     sim.run()
     assert got == expected
 
@@ -74,6 +75,7 @@ def test_clear_drops_the_rest(i_bits, o_bits):
     sim = Simulator(dut)
     sim.add_clock(1e-6)
     sim.add_testbench(tb)
+    watch(sim, dut, clear=dut.clear)
 
     async def take(ctx):
         await ctx.tick().repeat(3)

@@ -10,6 +10,8 @@ from terntable.hw import isa, numeric
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.control.load import LoadUnit
 
+from ..monitor import watch
+
 
 def config_with(bus_bits: int, lanes: int) -> AcceleratorConfig:
     c = load_config("test").model_dump()
@@ -38,7 +40,6 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
     async def dram(ctx):
         pending: list[int] = []
         offered = None
-        ctx.set(dut.load.req.ready, 1)
         async for _, _, valid, address, beats, taken in ctx.tick().sample(
             dut.load.req.valid,
             dut.load.req.payload.address,
@@ -58,6 +59,9 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
                 offered = pending.pop(0)
             ctx.set(dut.load.data.valid, offered is not None)
             ctx.set(dut.load.data.payload, offered or 0)
+            # Ready only after there was a request.
+            waiting = valid and not ctx.get(dut.load.req.ready)
+            ctx.set(dut.load.req.ready, waiting and rng.random() < 0.5)
 
     async def sink(ctx):
         ports = {"x": dut.x_write, "rope": dut.rope_write, "gain": dut.gain_write}
@@ -75,7 +79,8 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
                     written[key] = np.frombuffer(value.to_bytes(4 * lanes, "little"), np.uint32)
             if values[-2] and ctx.get(dut.scales.ready):
                 scales.append(values[-1])
-            ctx.set(dut.scales.ready, rng.random() < 0.5)
+            waiting = values[-2] and not ctx.get(dut.scales.ready)
+            ctx.set(dut.scales.ready, waiting and rng.random() < 0.7)
 
     async def run(ctx, dest, address, row_bytes, ew, count, position, tokens, done):
         command = isa.encode(
@@ -127,6 +132,7 @@ def test_all_destinations(bus_bits: int, lanes: int) -> None:
 
     sim = Simulator(dut)
     sim.add_clock(1e-8)
+    watch(sim, dut)
     sim.add_testbench(dram, background=True)
     sim.add_testbench(sink, background=True)
     sim.add_testbench(bench)

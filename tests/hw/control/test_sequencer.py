@@ -38,12 +38,14 @@ def play(
     calls: int = 1,
     weights_left: bool = False,
 ):
-    """Run calls with units that are busy for random times.
+    """Run calls with units that are busy for random times. With an odd seed memory and units are
+    ready only after valid has come.
 
     Returns (unit, index, position, tokens, done, units that were busy) of every command; the
     outcome of each call: "done", or code, unit, address and index of an error.
     """
     rng = random.Random(seed)
+    shy = seed % 2 == 1
     dut = Sequencer(CONFIG)
     log: list[tuple] = []
     outcome: list[tuple] = []
@@ -52,7 +54,6 @@ def play(
 
     async def memory(ctx):
         pending: list[int] = []
-        ctx.set(dut.read.req.ready, 1)
         sent = None
         async for _, _reset, valid, address, beats, ready in ctx.tick().sample(
             dut.read.req.valid,
@@ -73,7 +74,8 @@ def play(
                 sent = pending.pop(0)
             ctx.set(dut.read.data.valid, sent is not None)
             ctx.set(dut.read.data.payload, sent or 0)
-            ctx.set(dut.read.req.ready, rng.random() < 0.7)
+            eager = not shy or (valid and not ctx.get(dut.read.req.ready))
+            ctx.set(dut.read.req.ready, eager and rng.random() < 0.7)
 
     async def units(ctx):
         names = [u.name.lower() for u in isa.Unit]
@@ -103,11 +105,11 @@ def play(
                     busy[unit] -= 1
             for i, unit in enumerate(isa.Unit):
                 ctx.set(getattr(dut, f"busy_{names[i]}"), busy[unit] > 0)
-                ctx.set(getattr(dut, f"cmd_{names[i]}").ready, busy[unit] == 0)
+                ready = getattr(dut, f"cmd_{names[i]}").ready
+                eager = not shy or (values[2 * i] and not ctx.get(ready))
+                ctx.set(ready, busy[unit] == 0 and eager)
 
     async def bench(ctx):
-        for n in isa.Unit:
-            ctx.set(getattr(dut, f"cmd_{n.name.lower()}").ready, 1)
         for name, value in (
             ("program", base),
             ("tokens", tokens),

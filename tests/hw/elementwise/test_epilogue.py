@@ -10,6 +10,8 @@ from terntable.hw.elementwise import head
 from terntable.hw.elementwise.epilogue import Epilogue, reference
 from terntable.hw.isa import Mode
 
+from ..monitor import watch
+
 
 def words(values):
     """binary32 values [..., lanes] as integers, lane 0 lowest."""
@@ -46,6 +48,7 @@ class Bench:
 
         sim = Simulator(self.dut)
         sim.add_clock(1e-8)
+        watch(sim, self.dut)
         sim.add_testbench(testbench)
         sim.run()
 
@@ -99,9 +102,9 @@ class Bench:
             stream = getattr(port, name)
             valid = ctx.get(stream.valid)
             payload = tuple(int(ctx.get(stream.payload[k])) for k, _ in stream.payload.shape())
-            if self.offered[name] is not None:
-                assert valid and payload == self.offered[name], "not held until ready"
-            ready = self.memory_ready() and (name == "req") == (self.descriptor is None)
+            # With stalls the memory is ready only for what it has seen.
+            seen = not self.stall or self.offered[name] is not None
+            ready = seen and self.memory_ready() and (name == "req") == (self.descriptor is None)
             ctx.set(stream.ready, int(ready))
             self.offered[name] = payload if valid and not ready else None
             if not valid or not ready:

@@ -13,6 +13,8 @@ from terntable.hw.elementwise import head_scales, scalar
 from terntable.hw.elementwise.head_scales import HeadScales
 from terntable.hw.elementwise.scalar import Scalar, bits
 
+from ..monitor import watch as stream_watch
+
 F32 = np.float32
 
 
@@ -76,6 +78,7 @@ def test_rows(norm: bool, head: bool, eps: float) -> None:
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)
+    stream_watch(sim, dut)
     sim.add_testbench(tb)
     sim.run()
 
@@ -116,6 +119,7 @@ def test_heads(dividers: int) -> None:
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)
+    stream_watch(sim, dut)
     sim.add_testbench(source)
     sim.add_testbench(watch)
     sim.run()

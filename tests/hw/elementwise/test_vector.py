@@ -152,6 +152,7 @@ class Driver:
         self.cycles = 0
         self.record: list[int] = []  # address and beats left of the descriptor in hand
         self.answer = 0
+        self.seen = {"req": False, "data": False}  # offered, and not taken yet
 
     async def reset(self) -> None:
         d = self.dut
@@ -176,11 +177,17 @@ class Driver:
     async def cycle(self) -> None:
         """To the next cycle; what was set before is seen by this edge."""
         d = self.dut
-        d.kv__req__ready.value = int(not self.record and self.random.random() >= self.stalls)
-        d.kv__data__ready.value = int(bool(self.record) and self.random.random() >= self.stalls)
+        # With stalls the memory is ready only for what it has seen.
+        for name, turn in (("req", not self.record), ("data", bool(self.record))):
+            ready = turn and self.random.random() >= self.stalls
+            ready &= not self.stalls or self.seen[name]
+            getattr(d, f"kv__{name}__ready").value = int(ready)
         self.answer = max(0, self.answer - 1)
         d.kv__idle.value = int(not self.record and not self.answer)
         await ReadOnly()
+        for name in self.seen:
+            valid, ready = (int(getattr(d, f"kv__{name}__{n}").value) for n in ("valid", "ready"))
+            self.seen[name] = bool(valid and not ready)
         self.cycles += 1
         if int(d.factor__en.value):
             token = int(d.factor__token.value)

@@ -32,7 +32,7 @@ async def check_engine(dut):
         offered = None
         reads = [0, 0]
         beats = []
-        command, started, cycles = problem.payload(case), False, 0
+        command, started, cycles, seen = problem.payload(case), False, 0, False
         while True:
             # Drive for this cycle, look at it, then act on what was transferred.
             dut.cmd__valid.value = int(not started)
@@ -41,13 +41,15 @@ async def check_engine(dut):
                 offered = next(weights, None)
             dut.weights__valid.value = int(offered is not None)
             dut.weights__payload.value = offered or 0
-            ready = rng.random() >= p["stall"]
+            # With stalls ready comes only after valid.
+            ready = rng.random() >= p["stall"] and (seen or not p["stall"])
             dut.o__ready.value = int(ready)
             dut.a8_read__data.value = reads.pop(0)
             await ReadOnly()
             taken = not started and bool(dut.cmd__ready.value)
             if offered is not None and bool(dut.weights__ready.value):
                 offered = None
+            seen = bool(dut.o__valid.value) and not ready
             if ready and bool(dut.o__valid.value):
                 beats.append(beat_of(c, int(dut.o__payload.value)))
             en = bool(dut.a8_read__en.value)

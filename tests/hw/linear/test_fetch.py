@@ -14,7 +14,7 @@ from terntable.hw.linear import trits, unpack
 from terntable.hw.linear.fetch import FetchUnit, join_ports
 from terntable.hw.linear.unpack import Unpack
 
-from ..monitor import monitor, sink, source
+from ..monitor import sink, source, watch
 from .linear_cases import config_with
 
 SHAPES = [
@@ -61,9 +61,9 @@ def test_unpack(changes: dict) -> None:
         sim.add_clock(4e-9)
         beats = beats_of(code, c.beat_bytes)
         sim.add_testbench(source(dut.i, beats, rng, idle), background=True)
-        sim.add_testbench(monitor(dut.o, "o"), background=True)
+        watch(sim, dut)
         sim.add_process(count)
-        sim.add_testbench(sink(dut.o, got, words, rng, stall))
+        sim.add_testbench(sink(dut.o, got, words, rng, stall, shy=stall > 0))
         sim.run()
         assert got == expected
         if not stall:  # a beat in or a word out in every cycle
@@ -96,12 +96,12 @@ def test_fetch(changes: dict) -> None:
         async def testbench(ctx):
             local = random.Random(p)
             while True:
+                # Not ready before there is a request, and not always then.
+                await ctx.tick().until(channel.req.valid)
+                while local.random() < 0.4:
+                    await ctx.tick()
                 ctx.set(channel.req.ready, 1)
-                asked = False
-                while not asked:
-                    _, _, asked, request = await ctx.tick().sample(
-                        channel.req.valid, channel.req.payload
-                    )
+                _, _, request = await ctx.tick().sample(channel.req.payload)
                 ctx.set(channel.req.ready, 0)
                 requests[p].append((request.address, request.beats))
                 number = len(requests[p]) - 1
@@ -133,8 +133,8 @@ def test_fetch(changes: dict) -> None:
     sim.add_clock(4e-9)
     for p in range(c.ports):
         sim.add_testbench(port(p), background=True)
-    sim.add_testbench(sink(dut.o, got, len(expected) + 1, rng, 0.3), background=True)
-    sim.add_testbench(monitor(dut.o, "o"), background=True)
+    sim.add_testbench(sink(dut.o, got, len(expected) + 1, rng, 0.3, shy=True), background=True)
+    watch(sim, dut)
     sim.add_testbench(commands)
     sim.run()
     assert got == expected

@@ -12,7 +12,7 @@ from terntable.hw import isa
 from terntable.hw.elementwise import epilogue
 from terntable.hw.linear.unit import LinearUnit
 
-from ..monitor import source
+from ..monitor import source, watch
 from .linear_cases import Case, Problem, config_with
 
 
@@ -72,6 +72,7 @@ def test_plain_rows(first: int) -> None:
     sim.add_clock(4e-9)
     sim.add_testbench(source(dut.weights, problem.weights, random.Random(1), 0.1), background=True)
     sim.add_process(activations)
+    watch(sim, dut)
     sim.add_testbench(memory, background=True)
     sim.add_testbench(testbench)
     sim.run()
