@@ -103,9 +103,9 @@ class AcceleratorConfig(BaseModel):
             f"max_context is {self.max_context}: make it a multiple of {KV_BLOCK}",
         )
         need(
-            self.weight_depth >= 2 * self.k_tiles(max(self.max_hidden, self.max_row)),
+            self.weight_depth >= 2 * self.k_tiles(self.longest_row),
             f"weight_depth is {self.weight_depth}: two tiles of {self.rows} rows by the longest"
-            f" row need {2 * self.k_tiles(max(self.max_hidden, self.max_row))} words",
+            f" row need {2 * self.k_tiles(self.longest_row)} words",
         )
         need(
             self.chunk >= self.head_digits,
@@ -178,6 +178,11 @@ class AcceleratorConfig(BaseModel):
     def head_pad(self) -> int:
         """A head is padded to a multiple of this (attention_dims is never below lanes)."""
         return self.attention_dims
+
+    @property
+    def longest_row(self) -> int:
+        """Elements of the longest row of any kind."""
+        return max(self.max_hidden, self.max_row)
 
     def k_tiles(self, inputs: int) -> int:
         """K tiles of a row of `inputs` elements."""

@@ -116,7 +116,6 @@ def numbers(op: Op) -> tuple[str, ...]:
 def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
     """The limits of each command that has any."""
     c = config
-    longest = max(c.max_hidden, c.max_row)
     lanes = Quantity(c.lanes, "lanes")
     hidden = Quantity(c.max_hidden // c.lanes, "max_hidden / lanes")
     row = Quantity(c.max_row // c.lanes, "max_row / lanes")
@@ -146,7 +145,7 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
             _limit("ew", high=head, when="dest", values=(Dest.ROPE,)),
             _limit(
                 "ew",
-                high=Quantity(longest // c.lanes, "max(max_hidden, max_row) / lanes"),
+                high=Quantity(c.longest_row // c.lanes, "max(max_hidden, max_row) / lanes"),
                 when="dest",
                 values=(Dest.GAIN,),
             ),
@@ -174,7 +173,8 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
             _limit(
                 "k_tiles",
                 high=Quantity(
-                    c.k_tiles(longest), "K tiles of a row of max(max_hidden, max_row) elements"
+                    c.k_tiles(c.longest_row),
+                    "K tiles of a row of max(max_hidden, max_row) elements",
                 ),
             ),
             _limit("tile_words", high=words),

@@ -63,8 +63,8 @@ class Terntable(Component):
         sequencer, fetch, load, vector, linear, attention = units.values()
 
         # Row memories: residual, other rows, attention output, int8 codes, gains, RoPE.
-        hidden, row = row_words(c, c.max_hidden), row_words(c, max(c.max_row, c.max_hidden))
-        tiles = c.k_tiles(max(c.max_row, c.max_hidden))
+        hidden, row = row_words(c, c.max_hidden), row_words(c, c.longest_row)
+        tiles = c.k_tiles(c.longest_row)
         m.submodules.x = x = RowMemory(
             c.chunk, hidden, c.lanes, 32, readers=2, writers=2, stats=True
         )

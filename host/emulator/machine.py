@@ -51,7 +51,7 @@ class Machine:
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        longest = max(config.max_hidden, config.max_row)
+        longest = config.longest_row
         rows = config.chunk
         self.x = np.zeros((rows, config.max_hidden), np.float32)
         self.f = np.zeros((rows, config.max_row), np.float32)

@@ -47,9 +47,7 @@ class OutputUnit(Component):
                     )
                 ),
                 "o_write": Out(
-                    RowWriteSignature(
-                        c.chunk, row_words(c, max(c.max_row, c.max_hidden)), c.lanes, 32
-                    )
+                    RowWriteSignature(c.chunk, row_words(c, c.longest_row), c.lanes, 32)
                 ),
             }
         )

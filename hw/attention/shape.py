@@ -114,7 +114,7 @@ class AttentionShape:
     def out_word(self) -> Shape:
         """A word of the row memory of attention outputs, and one past it."""
         c = self.config
-        return Shape.cast(range(max(c.max_row, c.max_hidden) // c.lanes + 1))
+        return Shape.cast(range(c.longest_row // c.lanes + 1))
 
     def job(self) -> data.StructLayout:
         """An ATTENTION command with its chunk, as the parts of the unit use it."""

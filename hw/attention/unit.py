@@ -60,9 +60,7 @@ class AttentionUnit(Component):
                 "q_scale": In(QueryScaleSignature(c)),
                 **{f"kv{p}": Out(ReadChannelSignature(c.bus_bits)) for p in range(c.ports)},
                 "o_write": Out(
-                    RowWriteSignature(
-                        c.chunk, row_words(c, max(c.max_row, c.max_hidden)), c.lanes, 32
-                    )
+                    RowWriteSignature(c.chunk, row_words(c, c.longest_row), c.lanes, 32)
                 ),
                 "clear_o": Out(1),
                 "moved": Out(1),
@@ -191,7 +189,7 @@ class AttentionUnit(Component):
         start = Signal()
         running = Signal()
         m.d.comb += self.clear_o.eq(start)
-        with m.FSM(name="command"):
+        with m.FSM(name="command") as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
                 with m.If(self.cmd.valid):
@@ -226,5 +224,5 @@ class AttentionUnit(Component):
                 m.d.comb += running.eq(1)
                 with m.If(written):
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(~self.cmd.ready)
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return job, start, running

@@ -54,9 +54,7 @@ class LoadUnit(Component):
                 "rope_write": Out(
                     RowWriteSignature(c.chunk, row_words(c, c.max_head_dim), lanes, 32)
                 ),
-                "gain_write": Out(
-                    RowWriteSignature(1, row_words(c, max(c.max_row, c.max_hidden)), lanes, 32)
-                ),
+                "gain_write": Out(RowWriteSignature(1, row_words(c, c.longest_row), lanes, 32)),
                 "clear_x": Out(1),
                 "scales": Out(stream.Signature(32)),
             }
@@ -89,7 +87,7 @@ class LoadUnit(Component):
         m.d.comb += row_bytes.eq(Mux(is_scale, words << 2, words << exact_log2(word_bits // 8)))
 
         running = Signal()
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
                 scales = fields["dest"] == isa.Dest.SCALE
@@ -127,7 +125,7 @@ class LoadUnit(Component):
                 m.d.comb += running.eq(1)
                 with m.If(row == rows):
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(~self.cmd.ready)
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
 
         # One descriptor a row, ahead of the data.
         m.d.comb += [

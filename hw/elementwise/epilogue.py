@@ -124,7 +124,7 @@ class Epilogue(Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = c = config
-        x_words, f_words = row_words(c, c.max_hidden), row_words(c, c.max_row)
+        x_words, f_words = row_words(c, c.max_hidden), row_words(c, c.longest_row)
         super().__init__(
             {
                 "command": In(command_layout()),

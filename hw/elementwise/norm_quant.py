@@ -13,12 +13,12 @@ from ..interfaces import FactorSignature, RowWriteSignature, command_layout, op_
 from ..isa import Op
 from ..numeric import F32, I64
 from .lanes import codes_layout
-from .passes import Kind, longest_row, segment_layout
+from .passes import Kind, segment_layout
 
 
 def a8_signature(config: AcceleratorConfig) -> RowWriteSignature:
     """Write port of the activation memory: a K tile of int8 a word."""
-    tiles = config.k_tiles(longest_row(config))
+    tiles = config.k_tiles(config.longest_row)
     return RowWriteSignature(config.chunk, tiles, 1, 8 * config.tile_inputs)
 
 

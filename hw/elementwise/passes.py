@@ -28,14 +28,9 @@ class Kind(enum.Enum, shape=2):
     VALUE = 3
 
 
-def longest_row(config: AcceleratorConfig) -> int:
-    """Elements of the longest row that any row memory holds."""
-    return max(config.max_row, config.max_hidden)
-
-
 def ring_bits(config: AcceleratorConfig) -> int:
     """Address bits of the ring of products."""
-    return ceil_log2(row_words(config, longest_row(config)) + HEADROOM)
+    return ceil_log2(row_words(config, config.longest_row) + HEADROOM)
 
 
 def tag_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -55,7 +50,7 @@ def segment_layout(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "row": range(max(config.chunk, 2)),
-            "base": range(row_words(config, longest_row(config))),  # first word
+            "base": range(row_words(config, config.longest_row)),  # first word
             "tag": tag_layout(config),  # `high` set: quantised twice, high digit first
         }
     )
@@ -114,7 +109,7 @@ class Passes(Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
-        words = row_words(config, longest_row(config))
+        words = row_words(config, config.longest_row)
         super().__init__(
             {
                 "segments": In(stream.Signature(segment_layout(config))),

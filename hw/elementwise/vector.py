@@ -24,7 +24,7 @@ from .head_scales import HeadScales, dividers
 from .kv_quant import KvQuant
 from .lanes import Lanes
 from .norm_quant import NormQuant, a8_signature
-from .passes import SEGMENTS, Passes, longest_row
+from .passes import SEGMENTS, Passes
 from .rows import stats_latency
 from .scalar import Scalar, measured_layout
 
@@ -82,7 +82,7 @@ class VectorUnit(Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = c = config
         row_bits = range(max(c.chunk, 2))
-        hidden, row = row_words(c, c.max_hidden), row_words(c, longest_row(c))
+        hidden, row = row_words(c, c.max_hidden), row_words(c, c.longest_row)
         width = 32 * c.lanes
         ports: dict = {
             "cmd": In(stream.Signature(command_layout())),
@@ -118,7 +118,7 @@ class VectorUnit(Component):
         kv_fields = op_view(command, Op.KV_QUANT)
         settle = Signal(range(stats_latency(c.lanes) + 1))
         start = Signal()
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
                 m.d.sync += [command.eq(self.cmd.payload), settle.eq(0)]
@@ -136,7 +136,7 @@ class VectorUnit(Component):
             with m.State("WAIT"):
                 with m.If(~Mux(is_kv, kv.busy, norm.busy)):
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(~self.cmd.ready)
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         m.d.comb += self.moved.eq(self.a8_write.en | self.q_write.en)
 
         # Row memories. Only the one that is read sees `en`: others have readers of their own.

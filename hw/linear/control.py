@@ -24,7 +24,7 @@ class State(enum.Enum, shape=2):
 
 def a8_words(config: AcceleratorConfig) -> int:
     """Words of a row of int8 activations."""
-    return config.k_tiles(max(config.max_row, config.max_hidden))
+    return config.k_tiles(config.longest_row)
 
 
 class LinearControl(Component):

@@ -15,7 +15,6 @@ from cocotb.triggers import FallingEdge, ReadOnly, Timer
 from terntable.hw import isa, numeric
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.elementwise import kv_quant, norm_quant, records
-from terntable.hw.elementwise.passes import longest_row
 from terntable.hw.elementwise.rows import RowMemory
 from terntable.hw.elementwise.vector import VectorUnit, kv_quant_cycles, norm_quant_cycles
 from terntable.hw.interfaces import (
@@ -46,8 +45,8 @@ class Bench(Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = c = config
-        self.words = row_words(c, longest_row(c))
-        self.tiles = c.k_tiles(longest_row(c))
+        self.words = row_words(c, c.longest_row)
+        self.tiles = c.k_tiles(c.longest_row)
         ports: dict = {
             "cmd": In(stream.Signature(command_layout())),
             "busy": Out(1),
@@ -454,7 +453,7 @@ def norm_cases(config: AcceleratorConfig, seed: int, count: int, most: int) -> l
     ]
     for i in range(count):
         source = rng.choice("xfo")
-        longest = min(most, config.max_hidden if source == "x" else longest_row(config))
+        longest = min(most, config.max_hidden if source == "x" else config.longest_row)
         cases.append(
             {
                 "source": source,
