@@ -15,7 +15,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from amaranth import C, Module, Signal, Value
+from amaranth import C, Instance, Module, Signal, Value
 from amaranth.hdl import Assert, Format
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
@@ -25,6 +25,7 @@ from terntable.hw.generate import Generated, generate
 
 WITHDRAWING = ("clear", "flush", "halt")
 """Inputs of a component that let it withdraw what it offers, but for the bus."""
+TAP = "stream_tap"
 _BUS = ("ar", "aw", "w")
 
 
@@ -66,7 +67,7 @@ def given_streams(component: Component) -> Iterator[tuple[str, Any]]:
                 yield ".".join(map(str, path[:-1])), at
 
 
-def _watch(m: Module, component: Component) -> None:
+def _watch(m: Module, component: Component, tap: bool) -> None:
     drops = [C(0, 1)]
     members = component.signature.members
     for name in WITHDRAWING:
@@ -74,9 +75,14 @@ def _watch(m: Module, component: Component) -> None:
             drops.append(getattr(component, name))
     for name, given in given_streams(component):
         payload = Value.cast(given.payload)
-        full = f"{type(component).__name__}.{name}"
-        monitor = StreamMonitor(len(payload), full)
-        m.submodules["watch_" + name.replace(".", "_")] = monitor
+        where = "watch_" + name.replace(".", "_")
+        if tap:
+            m.submodules[where] = Instance(
+                TAP, i_valid=given.valid, i_payload=payload, i_ready=given.ready
+            )
+            continue
+        monitor = StreamMonitor(len(payload), f"{type(component).__name__}.{name}")
+        m.submodules[where] = monitor
         on_bus = name.rsplit(".", 1)[-1] in _BUS
         m.d.comb += [
             monitor.valid.eq(given.valid),
@@ -86,11 +92,11 @@ def _watch(m: Module, component: Component) -> None:
         ]
 
 
-def _watching(elaborate: Any) -> Any:
+def _watching(elaborate: Any, tap: bool) -> Any:
     @functools.wraps(elaborate)
     def wrapper(self: Component, platform: object) -> Module:
         m = elaborate(self, platform)
-        _watch(m, self)
+        _watch(m, self, tap)
         return m
 
     return wrapper
@@ -105,11 +111,12 @@ def _components(of: type = Component) -> Iterator[type]:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Components that are elaborated in between have monitors."""
+def watched(tap: bool = False) -> Iterator[None]:
+    """Components that are elaborated in between have monitors; with `tap`, instances of the module
+    TAP in their places, which mark the streams in a netlist."""
     plain = {kind: vars(kind)["elaborate"] for kind in _components()}
     for kind, elaborate in plain.items():
-        kind.elaborate = _watching(elaborate)  # type: ignore[attr-defined]
+        kind.elaborate = _watching(elaborate, tap)  # type: ignore[attr-defined]
     try:
         yield
     finally:
@@ -117,7 +124,7 @@ def watched() -> Iterator[None]:
             kind.elaborate = elaborate  # type: ignore[attr-defined]
 
 
-def watched_design(config: AcceleratorConfig) -> Generated:
-    """The whole accelerator with all monitors."""
-    with watched():
+def watched_design(config: AcceleratorConfig, tap: bool = False) -> Generated:
+    """The whole accelerator with all monitors, or taps."""
+    with watched(tap):
         return generate.__wrapped__(config)

