@@ -36,7 +36,7 @@ module tb;
   wire s_axil_rvalid /*verilator public_flat_rd*/;
   reg s_axil_rready /*verilator public_flat_rw*/;
 
-  wire [P*IN-1:0] to_dram;
+  tri0 [P*IN-1:0] to_dram;  // bits that no pin drives are 0
   bit [P*OUT-1:0] next;
   bit broken;
   reg [P*OUT-1:0] from_dram;
