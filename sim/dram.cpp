@@ -44,6 +44,7 @@ struct Settings {
     struct Range {
         uint64_t first, end;
         bool reads, writes;
+        int times;  // to go; all below zero
     };
     std::vector<Range> errors;  // offsets that answer SLVERR
     std::vector<Range> lost;    // offsets that never answer
@@ -91,12 +92,14 @@ struct Settings {
         else die("unknown setting " + name);
     }
 
-    // first,size,kind: the kind is r, w or rw.
+    // first,size,kind,times: the kind is r, w or rw.
     static Range range(const char* value) {
         char* rest;
         const uint64_t first = strtoull(value, &rest, 0);
         const uint64_t size = strtoull(*rest ? rest + 1 : rest, &rest, 0);
-        return {first, first + size, strchr(rest, 'r') != nullptr, strchr(rest, 'w') != nullptr};
+        const char* times = strrchr(rest, ',');
+        return {first, first + size, strchr(rest, 'r') != nullptr, strchr(rest, 'w') != nullptr,
+                times ? atoi(times + 1) : -1};
     }
 };
 
@@ -249,10 +252,12 @@ class Model {
         return b;
     }
 
-    static bool within(const std::vector<Settings::Range>& ranges, uint64_t offset, uint64_t length,
+    static bool within(std::vector<Settings::Range>& ranges, uint64_t offset, uint64_t length,
                        bool write) {
-        for (const auto& r : ranges) {
-            if (offset < r.end && offset + length > r.first && (write ? r.writes : r.reads)) {
+        for (auto& r : ranges) {
+            if (offset < r.end && offset + length > r.first && (write ? r.writes : r.reads) &&
+                r.times != 0) {
+                if (r.times > 0) --r.times;
                 return true;
             }
         }

@@ -29,11 +29,13 @@ class Stalls:
 
 
 class Fault(NamedTuple):
-    """Bytes of the image whose accesses of a kind ("r", "w" or "rw") fail."""
+    """Bytes of the image whose accesses of a kind ("r", "w" or "rw") fail: the first `times` since
+    a reset, all by default."""
 
     offset: int
     size: int
     kind: str = "rw"
+    times: int = -1
 
 
 @dataclass(frozen=True)
@@ -134,4 +136,4 @@ class DramModel:
 
 def _range(fault: tuple[int, int] | Fault) -> str:
     where = Fault(*fault)
-    return f"{where.offset:#x},{where.size:#x},{where.kind}"
+    return f"{where.offset:#x},{where.size:#x},{where.kind},{where.times}"

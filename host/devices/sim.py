@@ -166,6 +166,11 @@ class SimDevice(Device):
         self._guard(self._running.reset, self._dram)
         self._prepare(self._image)
 
+    def abort(self) -> None:
+        """Give a call in progress up by the accelerator's own reset, which waits for the bus."""
+        self._called = False
+        self._set(CONTROL=_CLEAR | _RESET)
+
     def run(self, cycles: int) -> None:
         """Let a call go on for some cycles without waiting for its end."""
         self._guard(self._running.run, cycles)
