@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal, Value, unsigned
+from amaranth import C, Module, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -105,7 +105,7 @@ class CommandCheck(Component):
         value = Signal(total.shape())
         m.d.sync += value.eq(total)
 
-        wrong = value < limit.low
+        wrong = value < limit.low if limit.low or value.shape().signed else C(0, 1)
         if limit.high is not None:
             wrong |= value > limit.high.value
         if limit.multiple.value != 1:

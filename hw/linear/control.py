@@ -201,7 +201,7 @@ class LinearControl(Component):
         """
         c = self._config
         k, token = Signal(16, name="load_k"), Signal(range(c.chunk + c.tokens), name="load_token")
-        lane = Signal(range(c.tokens), name="load_lane")
+        lane = Signal(range(max(c.tokens, 2)), name="load_lane")
         loaded, loading, request, ends = Signal(), Signal(), Signal(), Signal()
         last = Signal(name="load_last")
         m.d.comb += [

@@ -67,7 +67,7 @@ class Drain(Component):
         with m.Else():
             m.d.sync += self.done.eq(0)
 
-        lane = Signal(range(c.tokens))
+        lane = Signal(range(max(c.tokens, 2)))
         offset = Signal(range(c.rows))  # of the beat's first row within the word
         last_lane, last_step, present = Signal(), Signal(), Signal()
         free, advance = Signal(), Signal()

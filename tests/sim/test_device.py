@@ -181,9 +181,11 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_lint():
+def test_lint_names_rule_and_place():
     clean = "module a(input x, output y);\n  assign y = x;\nendmodule\n"
     assert lint(clean, top="a") == []
     found = lint(clean.replace("output y", "output [1:0] y"), top="a")
-    assert len(found) == 1
-    assert "WIDTHEXPAND" in found[0]
+    assert [(w.rule, w.place) for w in found] == [("WIDTHEXPAND", "a.v:2:12")]
+    assert "generates 1 bits" in str(found[0])
+    (broken,) = lint("module a(input x; endmodule\n", top="a")
+    assert broken.rule == "" and "syntax error" in broken.text
