@@ -28,6 +28,7 @@ Progress = Callable[[str], None]
 KEEP_MODELS = 100
 """Compiled models that stay in the cache; the least recently used ones go."""
 
+# A build only has to work: what Verilator thinks of the sources is asked in sim/lint.py.
 _QUIET = (
     "-Wno-fatal",
     "-Wno-WIDTH",
