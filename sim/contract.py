@@ -113,7 +113,10 @@ def _components(of: type = Component) -> Iterator[type]:
 @contextlib.contextmanager
 def watched(tap: bool = False) -> Iterator[None]:
     """Components that are elaborated in between have monitors; with `tap`, instances of the module
-    TAP in their places, which mark the streams in a netlist."""
+    TAP in their places, which mark the streams in a netlist.
+
+    Not for `accelerator.design_of`, which keeps what it generates.
+    """
     plain = {kind: vars(kind)["elaborate"] for kind in _components()}
     for kind, elaborate in plain.items():
         kind.elaborate = _watching(elaborate, tap)  # type: ignore[attr-defined]
