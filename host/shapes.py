@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from terntable.host.image import align
 from terntable.host.model import ModelSpec
+from terntable.host.packing import plan_tiles
+from terntable.hw import isa
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
 from terntable.hw.errors import UserError
+
+_MOST_TILES = next(2**f.bits - 1 for f in isa.FIELDS[isa.Op.LINEAR] if f.name == "tiles")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Shapes:
             most = getattr(config, limit)
             if size > most:
                 return f"its {what} is {size}, {limit} is {most}"
+        tiles = plan_tiles(config, isa.PLANES * spec.vocab, self.hidden).tiles
+        if tiles > _MOST_TILES:
+            return f"its vocabulary of {spec.vocab} takes {tiles} tiles, {_MOST_TILES} are possible"
         return None
 
     def check(self) -> None:

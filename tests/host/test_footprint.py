@@ -40,3 +40,11 @@ def test_a_model_that_does_not_fit_is_refused(make_spec) -> None:
     outlines = survey(model).outlines
     with pytest.raises(UserError, match="max_hidden"):
         region_bytes(model.spec, outlines, model.final_gain, load_config("test"), 32)
+
+
+def test_a_vocabulary_of_too_many_tiles_is_refused(make_spec) -> None:
+    # A LINEAR counts its tiles in 16 bits.
+    config = load_config("test").model_copy(update={"tile_rows": 2})
+    compile_model(random_model(make_spec(vocab=2 * 65535 // 5)), config)
+    with pytest.raises(UserError, match="vocabulary of 26215 takes 65538 tiles"):
+        compile_model(random_model(make_spec(vocab=26_215)), config)
