@@ -128,7 +128,8 @@ class Image:
         for r in self.regions.values():
             if r.crc32 is not None and crc32(self.region(r.name)) != r.crc32:
                 raise UserError(
-                    f"image region {r.name!r} is damaged, its CRC-32 differs: compile the model again"
+                    f"image region {r.name!r} is damaged, its CRC-32 differs: compile the model"
+                    " again"
                 )
         magic, version, config_hash, *_ = HEADER.unpack_from(self.region("header").tobytes())
         if magic != MAGIC or version != VERSION or config_hash != self.config.hash:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,13 @@ from terntable.host.model import Model
 if not Path("/dev/nvidiactl").exists():
     # Before a test imports triton, as transformers does: without a GPU its kernels are interpreted.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if threading.current_thread() is threading.main_thread():
+    # Tests signal the processes that they start. In the background of a shell or under nohup these
+    # would inherit that the signal is ignored; a handler is not inherited.
+    for _number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, lambda number, frame: None)
 
 
 def _pack(trits: np.ndarray) -> np.ndarray:
