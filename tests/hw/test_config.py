@@ -40,7 +40,8 @@ def test_every_field_changes_the_hash() -> None:
         "name": "other", "array": "select_add", "group": 2, "tables": 12, "rows": 8, "tokens": 4,
         "tile_rows": 256, "weight_memory": "bram", "weight_depth": 2048, "lanes": 2,
         "attention_dims": 16, "attention_rows": 2, "ports": 4, "bus_bits": 64, "burst_beats": 32,
-        "clock_hz": 100_000_000, "chunk": 8, "max_hidden": 256, "max_row": 1024, "max_head_dim": 64, "max_heads": 8,
+        "clock_hz": 100_000_000, "chunk": 8, "max_hidden": 256, "max_row": 1024,
+        "max_head_dim": 64, "max_heads": 8,
         "max_context": 1024,
     }  # fmt: skip
     assert other.keys() == base.model_dump().keys()
