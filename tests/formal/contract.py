@@ -14,15 +14,14 @@ from terntable.hw.axi.bus import PAGE_BYTES
 from terntable.sim.formal import Bench
 
 
-def source(bench: Bench, stream: Any, drop: Any = 0) -> None:
-    """Any words at any time, as a stream's contract allows: valid and payload are held until
-    ready. An offer may be withdrawn in the cycle after `drop`."""
+def source(bench: Bench, stream: Any, drop: Any = 0, words: Any = None) -> None:
+    """Any words at any time, or those of `words`, as a stream's contract allows: valid and payload
+    are held until ready. An offer may be withdrawn in the cycle after `drop`."""
     m = bench.m
     payload = Value.cast(stream.payload)
-    m.d.comb += [
-        stream.valid.eq(bench.free(1, "valid")),
-        payload.eq(bench.free(len(payload), "payload")),
-    ]
+    if words is None:
+        words = bench.free(len(payload), "payload")
+    m.d.comb += [stream.valid.eq(bench.free(1, "valid")), payload.eq(words)]
     held, was = _held(bench, stream, drop)
     with m.If(held):
         m.d.comb += Assume(stream.valid & (payload == was))

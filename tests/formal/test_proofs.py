@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from . import bursts, fence, fifo, read_port, reader, width, write_port, writer
+from . import (
+    bursts,
+    control,
+    dma,
+    fence,
+    fifo,
+    first_error,
+    read_port,
+    reader,
+    width,
+    write_port,
+    writer,
+)
 from .proof import caught, proved, reached
 
 pytestmark = pytest.mark.formal
 
 SUITES = [
-    module.SUITE for module in (fifo, width, fence, bursts, reader, writer, read_port, write_port)
+    module.SUITE
+    for module in (
+        fifo,
+        width,
+        bursts,
+        fence,
+        reader,
+        writer,
+        read_port,
+        write_port,
+        first_error,
+        control,
+        dma,
+    )
 ]
 PROOFS = [proof for suite in SUITES for proof in suite.proofs]
 BUGS = [(proof, bug, suite.bug_depth) for suite in SUITES for proof, bug in suite.bugs]
