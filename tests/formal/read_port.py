@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Signal
+from amaranth import Array, Cat, Signal
 from amaranth.hdl import Assert, Cover
 from amaranth.lib import data
 
@@ -68,11 +68,13 @@ def bench(b, block, outstanding):
     # A bad beat is reported, and no other is called bad.
     reported = dut.error.valid & (dut.error.code == Error.READ_RESPONSE)
     m.d.comb += Assert(reported == (live & bad))
+    unit = Array(UNITS)[burst.source]
     with m.If(reported & marked.first):
-        m.d.comb += [
-            Assert(dut.error.address == burst.address),
-            Assert(dut.error.unit == UNITS[0] + (UNITS[1] - UNITS[0]) * burst.source),
-        ]
+        m.d.comb += [Assert(dut.error.address == burst.address), Assert(dut.error.unit == unit)]
+    # The oldest burst is the one that is said to be waited for.
+    m.d.comb += Assert(dut.waiting.valid == (count != 0))
+    with m.If(marked.first):
+        m.d.comb += [Assert(dut.waiting.address == burst.address), Assert(dut.waiting.unit == unit)]
     with m.If(dut.error.valid):
         m.d.comb += Assert(reported | (dut.error.code == Error.READ_FENCE))
 

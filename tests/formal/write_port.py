@@ -93,7 +93,8 @@ def bench(b, block, outstanding):
     told = [dut.answered0, dut.answered1]
     live = answer & ~doomed
     reported = dut.error.valid & (dut.error.code == Error.WRITE_RESPONSE)
-    unit = Array(UNITS)[data.View(owner, asking.value).source]
+    asked = data.View(owner, asking.value)
+    unit = Array(UNITS)[asked.source]
     m.d.comb += [
         Assert(dut.b.ready),
         Assert(told[0] + told[1] == (live & ~bad)),
@@ -103,12 +104,13 @@ def bench(b, block, outstanding):
         Assert(dut.beat == (dut.w.valid & dut.w.ready)),
     ]
     with m.If(asking.first & live):
-        m.d.comb += Assert(bad | Cat(told).bit_select(data.View(owner, asking.value).source, 1))
+        m.d.comb += Assert(bad | Cat(told).bit_select(asked.source, 1))
     with m.If(asking.first & reported):
-        m.d.comb += [
-            Assert(dut.error.address == data.View(owner, asking.value).address),
-            Assert(dut.error.unit == unit),
-        ]
+        m.d.comb += [Assert(dut.error.address == asked.address), Assert(dut.error.unit == unit)]
+    # The oldest burst is the one that is said to be waited for.
+    m.d.comb += Assert(dut.waiting.valid == (count != 0))
+    with m.If(asking.first):
+        m.d.comb += [Assert(dut.waiting.address == asked.address), Assert(dut.waiting.unit == unit)]
     with m.If(dut.error.valid):
         m.d.comb += Assert(reported | (dut.error.code == Error.WRITE_FENCE))
 
