@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test pythons check clean preflight
+.PHONY: help venv venv-torch demo test soak pythons check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
 	@echo "make test    all tests"
 	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
+	@echo "make soak    more accelerators of drawn parameters (CASES=100, SEED, or one CASE)"
 	@echo "make check   lint and types"
 	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
 	@echo "make clean   remove the environment and build products"
@@ -43,6 +44,13 @@ demo: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-torch
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+# Other parameters with every SEED; a failure prints the CASE that it takes to see it again.
+soak: $(VENV)/.stamp
+	@export TERNTABLE_SOAK_SEED=$${SEED:-$$(date +%s)} TERNTABLE_SOAK_CASES=$${CASES:-100} && \
+	export TERNTABLE_SOAK_CASE="$$CASE" TERNTABLE_CACHE=$(CURDIR)/out/soak && \
+	echo "$$TERNTABLE_SOAK_CASES cases of SEED=$$TERNTABLE_SOAK_SEED" && \
+	$(BIN)/python -m pytest -n $(JOBS) tests/soak.py
 
 pythons: $(VENV)/.stamp
 	TERNTABLE_PYTHONS="$$(for n in 10 11 12 13; do command -v python3.$$n; done | xargs)" \

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from terntable.host.compiler import compile_model
-from terntable.host.devices.base import Device
-from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.devices.sim import SimDevice
 from terntable.host.image import Image
 from terntable.host.model import ModelSpec, random_model
-from terntable.host.session import Session
 from terntable.hw.config import load_config
+
+from .agreement import assert_same
 
 pytestmark = pytest.mark.xdist_group("test-rtl")
 CONFIG = load_config("test")
@@ -99,28 +98,6 @@ def image_of(name: str) -> Image:
     return compile_model(random_model(SPECS[name], seed=3, shards=SHARDS.get(name, 1)), CONFIG)
 
 
-def kv_cache(device: Device, image: Image) -> bytes:
-    region = image.regions["kv"]
-    return device.read(region.offset, region.size)
-
-
-def assert_same(image: Image, rtl: Device, calls: list[int], chunk: int | None = None) -> None:
-    """Run calls of these lengths, one after the other, on both devices."""
-    rng = np.random.default_rng(len(calls))
-    with EmulatorDevice(CONFIG) as emulator:
-        here, there = Session(rtl, image), Session(emulator, image)
-        for number, n in enumerate(calls):
-            ids = rng.integers(0, image.spec.vocab, n).tolist()
-            a, cost = here.call(ids, chunk)
-            b, expected = there.call(ids, chunk)
-            where = f"call {number} of {n} tokens"
-            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32), err_msg=where)
-            assert cost.argmax == expected.argmax == int(np.argmax(b)), where
-            assert np.float32(cost.argmax_logit) == b.max(), where
-            assert kv_cache(rtl, image) == kv_cache(emulator, image), where
-            assert cost.cycles is not None and cost.cycles > 0
-
-
 @pytest.mark.parametrize("name", SPECS)
 def test_models_share_one_gateware(rtl: SimDevice, name: str) -> None:
     assert_same(image_of(name), rtl, [1, 1, 6, 1])
@@ -140,8 +117,11 @@ def test_turns_across_attention_blocks(rtl: SimDevice) -> None:
     assert_same(image_of("llama"), rtl, [30, 1, 1, 1, 29, 5, 1])
 
 
-def test_context_to_its_end(rtl: SimDevice) -> None:
-    image = image_of("llama")
+@pytest.mark.parametrize("name", ["llama", "wide"])
+def test_context_to_its_end(rtl: SimDevice, name: str) -> None:
+    # The model's, then the configuration's.
+    image = image_of(name)
+    assert image.context == {"llama": 96, "wide": CONFIG.max_context}[name]
     assert_same(image, rtl, [image.context - 1, 1])
 
 
