@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test soak pythons check clean preflight
+.PHONY: help venv venv-torch demo test formal soak pythons check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
 	@echo "make test    all tests"
+	@echo "make formal  the proofs alone (part of make test)"
 	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
 	@echo "make soak    more accelerators of drawn parameters (CASES=100, SEED, or one CASE)"
 	@echo "make check   lint and types"
@@ -44,6 +45,9 @@ demo: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-torch
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+formal: $(VENV)/.stamp
+	$(BIN)/python -m pytest -n $(JOBS) -m formal tests/formal tests/sim/test_formal.py
 
 # Other parameters with every SEED; a failure prints the CASE that it takes to see it again.
 soak: $(VENV)/.stamp
