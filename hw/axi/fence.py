@@ -31,7 +31,7 @@ def access_layout(sources: int) -> data.StructLayout:
 
 
 def reference(address: int, beats: int, bus_bytes: int, lower: int, limit: int) -> bool:
-    """Whether a burst may reach the bus."""
+    """Whether a burst may reach the bus, the base being at a page."""
     return address % bus_bytes == 0 and address >= lower and address + beats * bus_bytes <= limit
 
 
