@@ -51,7 +51,9 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
             digest.update(file.read_bytes())
     cached = toolchain.cache_folder() / "verilog" / f"{config.name}-{digest.hexdigest()[:24]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Design(**json.loads(cached.read_text(encoding="utf-8")))
+        design = Design(**json.loads(cached.read_text(encoding="utf-8")))
+        os.utime(cached)  # for prune
+        return design
     if progress:
         progress(f"generating the Verilog of {config.name}")
     generated = importlib.import_module("terntable.hw.generate").generate(config)
@@ -61,6 +63,7 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
         file = Path(folder) / cached.name
         file.write_text(json.dumps(design.__dict__), encoding="utf-8")
         file.replace(cached)
+    build.prune(cached.parent)
     return design
 
 

@@ -25,8 +25,9 @@ from terntable.sim.toolchain import Toolchain
 
 Progress = Callable[[str], None]
 
-KEEP_MODELS = 100
-"""Compiled models that stay in the cache; the least recently used ones go."""
+KEEP = 250
+"""Compiled models that stay in the cache, and designs; the least recently used ones go. More than
+all tests make."""
 
 # A build only has to work: what Verilator thinks of the sources is asked in sim/lint.py.
 _QUIET = (
@@ -101,7 +102,7 @@ def compile_model(sources: Sources, progress: Progress | None = None) -> Path:
         except BaseException:
             shutil.rmtree(build, ignore_errors=True)
             raise
-    _prune(models)
+    prune(models)
     return folder
 
 
@@ -109,7 +110,7 @@ def _hit(folder: Path) -> bool:
     if not (folder / "model").is_file():
         return False
     with contextlib.suppress(OSError):
-        os.utime(folder)  # for _prune
+        os.utime(folder)  # for prune
     return True
 
 
@@ -229,13 +230,18 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _prune(models: Path) -> None:
+def prune(cache: Path) -> None:
+    """Remove what was used least recently from a folder of the cache, folders and files, and what
+    builds that were killed have left."""
     with contextlib.suppress(OSError):
-        for folder in models.glob(".*-*"):  # of builds that were killed
-            if time.time() - folder.stat().st_mtime > 86_400:
-                shutil.rmtree(folder, ignore_errors=True)
-        folders = [f for f in models.iterdir() if f.is_dir() and not f.name.startswith(".")]
-        folders.sort(key=lambda f: f.stat().st_mtime)
-        for folder in folders[:-KEEP_MODELS]:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+        for left in cache.glob(".*"):
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+        entries = [e for e in cache.iterdir() if e.suffix != ".lock" and e.name[0] != "."]
+        entries.sort(key=lambda e: e.stat().st_mtime)
+        for entry in entries[:-KEEP]:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+                entry.with_name(f"{entry.name}.lock").unlink(missing_ok=True)
+            else:
+                entry.unlink(missing_ok=True)
