@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from .parameters import FACTORS, LINKED, Case, Pair, cases, linked_values
 
-SEED = 12
+SEED = 1
 """Of the cases that every test run takes."""
 
 

@@ -48,7 +48,8 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "ffn_sub_norm": (False, True),
     "tied": (False, True),
     "reach": ("chunks", "blocks"),  # of the prompt, beyond one of them
-    "stalls": (False, True),
+    "stalls": (False, True),  # of the memory
+    "power_up": (False, True),  # registers and memories begin with random contents
 }
 Values = Mapping[str, Any]
 Pair = tuple[tuple[str, Any], tuple[str, Any]]
@@ -85,7 +86,7 @@ class Case:
     values   a value for each factor
     shards   scales of a matrix
     calls    tokens of each call; `chunk` of them at a time (None: the configuration's)
-    seed     of the model, the tokens and, where there are any, the stalls
+    seed     of the model, the tokens, the stalls and what registers begin with
     """
 
     values: dict[str, Any]
@@ -104,9 +105,9 @@ class Case:
         """Simulate the calls and compare with the emulator. Whatever goes wrong carries the line
         that does it again."""
         print(self.line)
-        stress_seed = self.seed if self.values["stalls"] else None
+        stalls, power_up = (self.seed if self.values[n] else None for n in ("stalls", "power_up"))
         try:
-            with SimDevice(self.config, stress_seed=stress_seed, quick=True) as rtl:
+            with SimDevice(self.config, stress_seed=stalls, power_up=power_up, quick=True) as rtl:
                 assert_same(self.image, rtl, self.calls, self.chunk, self.seed)
         except Exception as error:
             error.add_note(f"again: make soak CASE='{self.line}'")
