@@ -53,7 +53,7 @@ formal: $(VENV)/.stamp
 soak: $(VENV)/.stamp
 	@export TERNTABLE_SOAK_SEED=$${SEED:-$$(date +%s)} TERNTABLE_SOAK_CASES=$${CASES:-100} && \
 	export TERNTABLE_SOAK_CASE="$$CASE" TERNTABLE_CACHE=$(CURDIR)/out/soak && \
-	echo "$$TERNTABLE_SOAK_CASES cases of SEED=$$TERNTABLE_SOAK_SEED" && \
+	{ [ -n "$$CASE" ] || echo "$$TERNTABLE_SOAK_CASES cases of SEED=$$TERNTABLE_SOAK_SEED"; } && \
 	$(BIN)/python -m pytest -n $(JOBS) tests/soak.py
 
 pythons: $(VENV)/.stamp
