@@ -50,11 +50,14 @@ formal: $(VENV)/.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m formal tests/formal tests/sim/test_formal.py
 
 # Other parameters with every SEED; a failure prints the CASE that it takes to see it again.
+SOAK := $(CURDIR)/out/soak
 soak: $(VENV)/.stamp
-	@export TERNTABLE_SOAK_SEED=$${SEED:-$$(date +%s)} TERNTABLE_SOAK_CASES=$${CASES:-100} && \
-	export TERNTABLE_SOAK_CASE="$$CASE" TERNTABLE_CACHE=$(CURDIR)/out/soak && \
-	{ [ -n "$$CASE" ] || echo "$$TERNTABLE_SOAK_CASES cases of SEED=$$TERNTABLE_SOAK_SEED"; } && \
-	$(BIN)/python -m pytest -n $(JOBS) tests/soak.py
+	@mkdir -p $(SOAK)
+	@if [ -n "$$CASE" ]; then printf -- '- %s\n' "$$CASE"; else \
+		seed=$${SEED:-$$(date +%s)}; echo "SEED=$$seed" >&2; \
+		$(BIN)/python -m tests.pairwise $${CASES:-100} $$seed; fi > $(SOAK)/cases.yaml
+	@TERNTABLE_CACHE=$(SOAK) TERNTABLE_SOAK=$(SOAK)/cases.yaml \
+		$(BIN)/python -m pytest -n $(JOBS) tests/soak.py
 
 pythons: $(VENV)/.stamp
 	TERNTABLE_PYTHONS="$$(for n in 10 11 12 13; do command -v python3.$$n; done | xargs)" \

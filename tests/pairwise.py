@@ -1,12 +1,16 @@
 """Cases of the test matrix with all pairs of values among them.
 
-`python -m tests.pairwise` prints them, a line of YAML each.
+`python -m tests.pairwise [COUNT SEED]` prints a file of them. What is drawn from a seed depends on
+the release of Hypothesis, and on the numbers that occur in the sources, which it tries too: so
+the cases of every test run are kept, in `FILE`.
 """
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -14,13 +18,15 @@ from hypothesis import strategies as st
 
 from .parameters import FACTORS, LINKED, Case, Pair, cases, linked_values
 
+FILE = Path(__file__).parent / "data" / "parameters.yaml"
+"""The cases of every test run."""
 SEED = 1
-"""Of the cases that every test run takes."""
+"""What they were drawn from."""
 
 
 def drawn(strategy: st.SearchStrategy[Case], count: int, seed: int) -> list[Case]:
-    """Examples of a strategy: the same ones for the same seed. Without the first, in which all
-    that is drawn is as small as can be, whatever the seed."""
+    """Examples of a strategy, without the first, in which all that is drawn is as small as can be,
+    whatever the seed."""
     found: list[Case] = []
 
     @hypothesis.seed(seed)
@@ -48,13 +54,7 @@ def all_pairs() -> frozenset[Pair]:
     return frozenset(found)
 
 
-def soak(count: int, seed: int) -> list[Case]:
-    """`count` cases: covers, one after the other."""
-    covers = (pairwise_cover(seed + number) for number in itertools.count())
-    return list(itertools.islice(itertools.chain.from_iterable(covers), count))
-
-
-def pairwise_cover(seed: int = SEED, candidates: int = 3) -> Iterator[Case]:
+def pairwise_cover(seed: int, candidates: int = 3) -> Iterator[Case]:
     """Cases that have all pairs between them: the best of `candidates` draws, one by one."""
     uncovered = all_pairs()
     for number in itertools.count(1000 * seed):
@@ -66,6 +66,17 @@ def pairwise_cover(seed: int = SEED, candidates: int = 3) -> Iterator[Case]:
         yield best
 
 
+def soak(count: int, seed: int) -> list[Case]:
+    """`count` cases: covers, one after the other."""
+    covers = (pairwise_cover(seed + number) for number in itertools.count())
+    return list(itertools.islice(itertools.chain.from_iterable(covers), count))
+
+
 if __name__ == "__main__":
-    for case in pairwise_cover():
-        print(case.line)
+    if len(sys.argv) > 1:
+        chosen = soak(*map(int, sys.argv[1:]))
+    else:
+        chosen = list(pairwise_cover(SEED))
+    print("# python -m tests.pairwise", *sys.argv[1:])
+    for case in chosen:
+        print(f"- {case.line}")

@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -137,6 +138,12 @@ class Case:
         fields["config"] = AcceleratorConfig.model_validate(fields["config"])
         fields["spec"] = ModelSpec.model_validate(fields["spec"])
         return cls(**fields | {"calls": tuple(fields["calls"])})
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file of cases, which is a YAML list with one in each line."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("- ") for line in lines if not line.startswith("#")]
 
 
 @st.composite

@@ -1,21 +1,18 @@
-"""Longer tests of the parameters, on demand: see `make soak`."""
+"""More cases of the test matrix, on demand: those in the file TERNTABLE_SOAK (see `make soak`)."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from .pairwise import soak
-from .parameters import Case
+from .parameters import Case, read_lines
 
 pytestmark = pytest.mark.soak
-LINE = os.environ.get("TERNTABLE_SOAK_CASE")
-SEED = int(os.environ.get("TERNTABLE_SOAK_SEED", "1"))
-COUNT = int(os.environ.get("TERNTABLE_SOAK_CASES", "100"))
-CASES = [Case.parse(LINE)] if LINE else soak(COUNT, SEED)
+LINES = read_lines(Path(os.environ["TERNTABLE_SOAK"]))
 
 
-@pytest.mark.parametrize("number", range(len(CASES)))
+@pytest.mark.parametrize("number", range(len(LINES)))
 def test_models_on_drawn_configurations(number: int) -> None:
-    CASES[number].run()
+    Case.parse(LINES[number]).run()
