@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
+from .parts import PARTS, Part
 
 KV_BLOCK = 32
 """Positions in an attention block; blocks are aligned to absolute positions."""
@@ -36,6 +37,9 @@ class AcceleratorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    part: str | None = Field(
+        default=None, description="FPGA whose primitives are instantiated; none: any device's"
+    )
     # The array.
     array: Literal["lookup", "select_add"] = Field(
         default="lookup", description="look sums of G activations up, or add them one by one"
@@ -52,6 +56,9 @@ class AcceleratorConfig(BaseModel):
     # Attention.
     attention_dims: int = Field(ge=2, le=64, description="head dimensions multiplied per cycle")
     attention_rows: int = Field(ge=1, le=16, description="query rows multiplied per cycle")
+    attention_pipes: Literal[1, 2, 4] = Field(
+        default=1, description="scores that become weights per cycle"
+    )
     # Memory ports.
     ports: Literal[1, 2, 4] = 1
     bus_bits: Literal[32, 64, 128, 256] = 128
@@ -71,6 +78,10 @@ class AcceleratorConfig(BaseModel):
             if not ok:
                 raise ValueError(what)
 
+        need(
+            self.part is None or self.part in PARTS,
+            f"part is {self.part!r}: choose from {', '.join(PARTS)}, or leave it out",
+        )
         need(_is_power_of_two(self.lanes), f"lanes is {self.lanes}: make it a power of two")
         need(
             _is_power_of_two(self.attention_dims),
@@ -119,6 +130,11 @@ class AcceleratorConfig(BaseModel):
         return self
 
     # Derived parameters: the gateware and the compiler take them from here.
+    @property
+    def device(self) -> Part | None:
+        """The part, if the configuration is for one."""
+        return None if self.part is None else PARTS[self.part]
+
     @property
     def tile_inputs(self) -> int:
         """Inputs of a K tile, G * T."""

@@ -37,7 +37,7 @@ def test_a_configuration_is_frozen() -> None:
 def test_every_field_changes_the_hash() -> None:
     base = load_config("tiny")
     other = {
-        "name": "other", "array": "select_add", "group": 2, "tables": 12, "rows": 8, "tokens": 4,
+        "name": "other", "part": "xck26", "attention_pipes": 2, "array": "select_add", "group": 2, "tables": 12, "rows": 8, "tokens": 4,
         "tile_rows": 256, "weight_memory": "bram", "weight_depth": 2048, "lanes": 2,
         "attention_dims": 16, "attention_rows": 2, "ports": 4, "bus_bits": 64, "burst_beats": 32,
         "clock_hz": 100_000_000, "chunk": 8, "max_hidden": 256, "max_row": 1024,
