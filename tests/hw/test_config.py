@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from terntable.hw.config import (
@@ -37,7 +38,8 @@ def test_a_configuration_is_frozen() -> None:
 def test_every_field_changes_the_hash() -> None:
     base = load_config("tiny")
     other = {
-        "name": "other", "part": "xck26", "attention_pipes": 2, "array": "select_add", "group": 2, "tables": 12, "rows": 8, "tokens": 4,
+        "name": "other", "part": "xck26", "array": "select_add", "group": 2, "tables": 12,
+        "rows": 8, "tokens": 4, "attention_pipes": 2,
         "tile_rows": 256, "weight_memory": "bram", "weight_depth": 2048, "lanes": 2,
         "attention_dims": 16, "attention_rows": 2, "ports": 4, "bus_bits": 64, "burst_beats": 32,
         "clock_hz": 100_000_000, "chunk": 8, "max_hidden": 256, "max_row": 1024,
@@ -78,7 +80,7 @@ def test_a_bad_value_is_named(values: dict[str, object], words: str) -> None:
 
 def test_files_and_names(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("\n".join(f"{k}: {v}" for k, v in load_config("tiny").model_dump().items()))
+    file.write_text(yaml.safe_dump(load_config("tiny").model_dump()))
     assert load_config(str(file)) == load_config("tiny")
     for name in ("nosuch", "", "nosuch.yaml", str(tmp_path / "nosuch.yml")):
         with pytest.raises(UserError):
