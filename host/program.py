@@ -3,11 +3,14 @@
 A command waits for the units that still hold something it needs or would overwrite. A unit takes
 one command at a time, so handing it a new one means that its older ones are finished; commands of
 one unit never need to wait for one another.
+
+Some commands can follow an unfinished one of another unit, row by row, instead of waiting for it:
+they have a field `follow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,7 @@ class _Step:
     fields: dict[str, int | float]
     reads: frozenset[Resource]
     writes: frozenset[Resource]
+    follows: dict[Op, frozenset[Resource]]
 
 
 class ProgramBuilder:
@@ -37,20 +41,31 @@ class ProgramBuilder:
         op: Op,
         reads: Iterable[Resource] = (),
         writes: Iterable[Resource] = (),
+        follows: Mapping[Op, Iterable[Resource]] | None = None,
         **fields: int | float,
     ) -> None:
-        self._steps.append(_Step(op, fields, frozenset(reads), frozenset(writes)))
+        """Append a command. `follows`: opcodes behind which it may begin while they are unfinished,
+        and the resources that are then handed over piece by piece; its field `follow` is set where
+        it does."""
+        handed = {other: frozenset(what) for other, what in (follows or {}).items()}
+        self._steps.append(_Step(op, fields, frozenset(reads), frozenset(writes), handed))
 
     def encode(self) -> bytes:
         """The program's bytes."""
-        waits = self._waits()
-        return b"".join(
-            isa.encode(s.op, wait, **s.fields) for s, wait in zip(self._steps, waits, strict=True)
-        )
+        text = b""
+        for step, mask, follow in zip(self._steps, *self._order(), strict=True):
+            fields = step.fields
+            if any(field.name == "follow" for field in isa.FIELDS[step.op]):
+                fields = fields | {"follow": int(follow)}
+            text += isa.encode(step.op, mask, **fields)
+        return text
 
-    def _waits(self) -> list[int]:
-        """Wait masks that hold on every path: straight through, and after any restart."""
+    def _order(self) -> tuple[list[int], list[bool]]:
+        """Wait masks, and which commands follow another, that hold on every path: straight
+        through, and after any restart. A command that follows on one path and waits on the other
+        does both: behind a unit that is idle there is nothing to follow."""
         masks = [0] * len(self._steps)
+        following = [False] * len(self._steps)
         chunks = [i for i, s in enumerate(self._steps) if s.op is Op.CHUNK]
         loop = range(chunks[-1] + 1) if chunks else range(0)
         straight, again = range(len(masks)), [*loop, *range(len(masks))]
@@ -63,13 +78,19 @@ class ProgramBuilder:
                 unit = isa.UNIT_OF.get(step.op)
                 if unit is None:
                     continue
-                needed = [u for u, other in busy.items() if u != unit and _conflict(step, other)]
-                masks[i] |= isa.wait_mask(*needed)
-                for u in needed:
-                    del busy[u]
+                for u, other in list(busy.items()):
+                    conflict = _conflict(step, other)
+                    if u == unit or not conflict:
+                        continue
+                    if conflict <= step.follows.get(other.op, frozenset()):
+                        following[i] = True
+                    else:
+                        masks[i] |= isa.wait_mask(u)
+                        del busy[u]
                 busy[unit] = step
-        return masks
+        return masks, following
 
 
-def _conflict(step: _Step, earlier: _Step) -> bool:
-    return bool(step.reads & earlier.writes or step.writes & (earlier.reads | earlier.writes))
+def _conflict(step: _Step, earlier: _Step) -> frozenset[Resource]:
+    """What a step needs that an earlier one makes, or overwrites that it uses."""
+    return step.reads & earlier.writes | step.writes & (earlier.reads | earlier.writes)

@@ -1,13 +1,14 @@
 """The command list of a decoder, in the order of execution.
 
-A gain row is loaded right after the norm that used the row before, so that the load hides behind
-the linear that follows.
+A gain row is loaded while the linear runs that comes after the norm that used the row before. A
+norm follows the linear that makes its rows, a linear the norm that makes its activations.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from terntable.hw.isa import Dest, Mode, Op, Source
 
 _NEVER = 0xFFFF
 """A segment boundary that no row reaches."""
-_ROW_OF = {Source.RESIDUAL: "X", Source.ROW: "F", Source.ATTENTION: "O"}
+_ROW_OF = {Source.RESIDUAL: "X", Source.ROW: "F"}
 GainKey = tuple[int, str]
 """Layer and name; the final gain is (layers, 'final')."""
 
@@ -69,7 +70,8 @@ class Schedule:
         self._program.add(Op.CHUNK)
         self._load_gain((spec.layers, "final"))
         self._fetch("head", self._head)
-        self._norm_quant(Source.RESIDUAL, (spec.layers, "final"), head=True)
+        hidden = (shapes.hidden, spec.hidden)
+        self._norm_quant(Source.RESIDUAL, hidden, (spec.layers, "final"), head=True)
         # The head takes its scales from this LOAD while it runs: it must not wait for it.
         self._program.add(
             Op.LOAD,
@@ -94,18 +96,18 @@ class Schedule:
 
     def _attention(self, n: int) -> None:
         spec, shapes, lanes = self._shapes.spec, self._shapes, self._shapes.config.lanes
-        kv_fields = {
+        kv_fields: dict[str, Any] = {
             "address": self._base("kv") + n * shapes.kv_layer_stride,
             "head_stride": shapes.kv_head_stride,
             "port_stride": shapes.kv_port_stride,
             "record_bytes": shapes.record_bytes,
         }
-        self._norm_quant(Source.RESIDUAL, (n, "attn_norm"))
+        self._norm_quant(Source.RESIDUAL, (shapes.hidden, spec.hidden), (n, "attn_norm"))
         if n == 0:
             self._load_rows(Dest.ROPE, "rope", self._base("rope"), shapes.rope_bytes, shapes.head)
         sub_gain = (n, "attn_sub_norm")
-        self._load_gain(sub_gain if sub_gain in self._gain_at else (n, "ffn_norm"))
         self._parts(Mode.QKV, n, "qkv", reads="rope", writes="F")
+        self._load_gain(sub_gain if sub_gain in self._gain_at else (n, "ffn_norm"))
         self._program.add(
             Op.KV_QUANT,
             reads=["F"],
@@ -119,31 +121,33 @@ class Schedule:
         self._program.add(
             Op.ATTENTION,
             reads=["Q", ("kv", n)],
-            writes=["O"],
+            writes=["F"],
             heads_per_kv=spec.heads // spec.kv_heads,
             kv_heads=spec.kv_heads,
             head_dims=shapes.head,
             **kv_fields,
         )
-        self._norm_quant(Source.ATTENTION, sub_gain, norm=spec.attn_sub_norm)
+        elements = (shapes.attention, spec.heads * spec.head_dim)
+        self._norm_quant(Source.ROW, elements, sub_gain, norm=spec.attn_sub_norm)
+        self._parts(Mode.RESIDUAL, n, "o", reads="X", writes="X")
         if sub_gain in self._gain_at:
             self._load_gain((n, "ffn_norm"))
-        self._parts(Mode.RESIDUAL, n, "o", reads="X", writes="X")
 
     def _feed_forward(self, n: int) -> None:
-        spec, sub_gain = self._shapes.spec, (n, "ffn_sub_norm")
-        self._norm_quant(Source.RESIDUAL, (n, "ffn_norm"))
+        spec, shapes, sub_gain = self._shapes.spec, self._shapes, (n, "ffn_sub_norm")
+        hidden = (shapes.hidden, spec.hidden)
+        self._norm_quant(Source.RESIDUAL, hidden, (n, "ffn_norm"))
         # The last layer's next norm is after the CHUNK.
         following = [(n + 1, "attn_norm")] if n + 1 < spec.layers else []
         gains = [sub_gain, *following] if sub_gain in self._gain_at else following
-        for key in gains[:1]:
-            self._load_gain(key)
         mode = Mode.GLU_SILU if spec.activation == "silu" else Mode.GLU_RELU2
         self._parts(mode, n, "glu", writes="F")
-        self._norm_quant(Source.ROW, sub_gain, norm=spec.ffn_sub_norm)
+        for key in gains[:1]:
+            self._load_gain(key)
+        self._norm_quant(Source.ROW, (shapes.ffn, spec.ffn), sub_gain, norm=spec.ffn_sub_norm)
+        self._parts(Mode.RESIDUAL, n, "down", reads="X", writes="X")
         for key in gains[1:]:
             self._load_gain(key)
-        self._parts(Mode.RESIDUAL, n, "down", reads="X", writes="X")
 
     # ------------------------------------------------------------ commands
 
@@ -177,27 +181,29 @@ class Schedule:
         self._load_rows(Dest.GAIN, "gain", self._gain_at[key], 0, row.size)
 
     def _norm_quant(
-        self, source: Source, key: GainKey, head: bool = False, norm: bool = True
+        self,
+        source: Source,
+        elements: tuple[int, int],
+        key: GainKey,
+        head: bool = False,
+        norm: bool = True,
     ) -> None:
-        """A sub-norm that the model lacks leaves the quantisation, and a gain if there is one."""
-        spec, shapes = self._shapes.spec, self._shapes
-        width, elements = {
-            Source.RESIDUAL: (shapes.hidden, spec.hidden),
-            Source.ROW: (shapes.ffn, spec.ffn),
-            Source.ATTENTION: (shapes.attention, spec.heads * spec.head_dim),
-        }[source]
-        gain = int(key in self._gain_at)
+        """`elements` of a row with and without padding. A sub-norm that the model lacks leaves the
+        quantisation, and a gain if there is one."""
+        gain, row = int(key in self._gain_at), _ROW_OF[source]
         self._program.add(
             Op.NORM_QUANT,
-            reads=[_ROW_OF[source], *(["gain"] if gain else [])],
+            reads=[row, *(["gain"] if gain else [])],
             writes=["A8"],
+            # A linear has read the activations of a token when its rows are complete.
+            follows=None if head else {Op.LINEAR: [row, "A8"]},
             source=source,
             norm=int(norm),
             gain=gain,
             head=int(head),
-            ew=width // shapes.config.lanes,
-            inv_n=1 / elements,
-            eps=float(numeric.finish(spec.eps)),
+            ew=elements[0] // self._shapes.config.lanes,
+            inv_n=1 / elements[1],
+            eps=float(numeric.finish(self._shapes.spec.eps)),
         )
 
     def _parts(
@@ -241,6 +247,7 @@ class Schedule:
             Op.LINEAR,
             reads=["A8", *([reads] if reads else [])],
             writes=[writes],
+            follows=None if mode is Mode.HEAD else {Op.NORM_QUANT: ["A8"]},
             mode=mode,
             k_tiles=plan.k_tiles,
             tile_words=plan.tile_words,

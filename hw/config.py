@@ -22,7 +22,7 @@ from .parts import PARTS, Part
 KV_BLOCK = 32
 """Positions in an attention block; blocks are aligned to absolute positions."""
 
-GATEWARE_VERSION = 2
+GATEWARE_VERSION = 3
 """Raised when the same configuration yields gateware that needs other images or programs."""
 
 

@@ -51,9 +51,8 @@ class Dest(enum.IntEnum):
 class Source(enum.IntEnum):
     """Row memory that NORM_QUANT reads."""
 
-    RESIDUAL = 0
-    ROW = 1
-    ATTENTION = 2
+    RESIDUAL = 0  # X
+    ROW = 1  # F: what LINEAR or ATTENTION has written there
 
 
 class Mode(enum.IntEnum):
@@ -116,6 +115,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         Field("norm", 0, 18, 1, "divide by the root mean square"),
         Field("gain", 0, 19, 1, "multiply by the gain row"),
         Field("head", 0, 20, 1, "last token only, in head_digits digits on rows 0 and up"),
+        Field("follow", 0, 21, 1, "take rows as the LINEAR in progress finishes them"),
         Field("ew", 1, 0, 16, "EW of a row"),
         _f("inv_n", 2, "1 / number of elements (without padding)"),
         _f("eps", 3, "epsilon of the norm"),
@@ -133,6 +133,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
     Op.LINEAR: (
         Field("mode", 0, 16, 3, "Mode"),
         Field("single", 0, 19, 1, "head: head_digits rows rather than the chunk's tokens"),
+        Field("follow", 0, 20, 1, "take activations as the NORM_QUANT in progress makes them"),
         Field("k_tiles", 1, 0, 16, "K tiles of a row"),
         Field("tile_words", 1, 16, 16, "weight words (Q rows each) of a full tile, per K tile"),
         Field("tiles", 2, 0, 16, "tiles, the last one included"),

@@ -154,7 +154,7 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
         Op.NORM_QUANT: (
             _limit("source", low=0, high=int(max(Source))),
             _limit("ew", high=hidden, when="source", values=(Source.RESIDUAL,)),
-            _limit("ew", high=row, when="source", values=(Source.ROW, Source.ATTENTION)),
+            _limit("ew", high=row, when="source", values=(Source.ROW,)),
         ),
         Op.KV_QUANT: (
             _limit("heads", high=heads),

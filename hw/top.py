@@ -62,14 +62,13 @@ class Terntable(Component):
             m.submodules[name] = ResetInserter(status.reset_units)(unit)
         sequencer, fetch, load, vector, linear, attention = units.values()
 
-        # Row memories: residual, other rows, attention output, int8 codes, gains, RoPE.
+        # Row memories: residual, other rows, int8 codes, gains, RoPE.
         hidden, row = row_words(c, c.max_hidden), row_words(c, c.longest_row)
         tiles = c.k_tiles(c.longest_row)
         m.submodules.x = x = RowMemory(
             c.chunk, hidden, c.lanes, 32, readers=2, writers=2, stats=True
         )
-        m.submodules.f = f = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
-        m.submodules.o = o = RowMemory(c.chunk, row, c.lanes, 32, stats=True)
+        m.submodules.f = f = RowMemory(c.chunk, row, c.lanes, 32, writers=2, stats=True)
         m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs)
         m.submodules.gain = gain = RowMemory(1, row, c.lanes, 32)
         m.submodules.rope = rope = RowMemory(c.chunk, row_words(c, c.max_head_dim), c.lanes, 32)
@@ -140,6 +139,15 @@ class Terntable(Component):
             watchdog.weight_wait.eq(linear.weight_wait),
         ]
 
+        # Rows are handed on one by one: from the linear unit to the vector unit, and back.
+        m.d.comb += [
+            vector.making.eq(linear.busy),
+            vector.made.eq(linear.finished),
+            vector.x_taken.eq(linear.x_read.en),
+            linear.making.eq(vector.busy),
+            linear.made.eq(vector.done),
+        ]
+
         # DRAM channels.
         for p in range(c.ports):
             connect(m, getattr(fetch, f"port{p}"), getattr(dma, f"weights{p}"))
@@ -162,21 +170,19 @@ class Terntable(Component):
         connect(m, load.gain_write, gain.write0)
         connect(m, vector.x_read, x.read1)
         connect(m, vector.f_read, f.read0)
-        connect(m, vector.o_read, o.read0)
         connect(m, vector.gain_read, gain.read0)
         connect(m, vector.a8_write, a8.write0)
         connect(m, vector.factor, linear.factor)
         connect(m, vector.q_write, attention.q_write)
         connect(m, vector.q_scale, attention.q_scale)
-        connect(m, attention.o_write, o.write0)
-        for memory, name in ((x, "x"), (f, "f"), (o, "o")):
+        connect(m, attention.o_write, f.write1)
+        for memory, name in ((x, "x"), (f, "f")):
             m.d.comb += [
                 memory.max_row.eq(getattr(vector, f"{name}_max_row")),
                 getattr(vector, f"{name}_max").eq(memory.max),
             ]
         m.d.comb += [
             x.clear.eq(linear.clear_x | load.clear_x),
-            f.clear.eq(linear.clear_f),
-            o.clear.eq(attention.clear_o),
+            f.clear.eq(linear.clear_f | attention.clear_o),
         ]
         return m

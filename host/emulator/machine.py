@@ -41,7 +41,7 @@ Observer = Callable[[int, Command, Chunk, "Machine"], None]
 class Machine:
     """One accelerator with its memory.
 
-    x, f, o   rows of residual, linear and attention outputs, binary32 [chunk, width]
+    x, f      rows of residual, and of linear and attention outputs, binary32 [chunk, width]
     a8        quantised activations as binary32 integers [chunk, k]
     factor    what turns a token's integer sums back, binary32 [chunk]
     q, q_scale  int16 codes as binary64 [heads, chunk, dims], binary32 [heads, chunk]
@@ -55,7 +55,6 @@ class Machine:
         rows = config.chunk
         self.x = np.zeros((rows, config.max_hidden), np.float32)
         self.f = np.zeros((rows, config.max_row), np.float32)
-        self.o = np.zeros((rows, config.max_row), np.float32)
         self.gain = np.zeros((1, longest), np.float32)
         self.rope = np.zeros((rows, config.max_head_dim), np.float32)
         self.a8 = np.zeros((rows, config.k_tiles(longest) * config.tile_inputs), np.float32)
@@ -135,8 +134,7 @@ class Machine:
             rows[t, :width] = self.memory.floats("load", address + (first + t) * stride, width)
 
     def _norm_quant(self, command: Command, now: Chunk) -> None:
-        sources = {int(Source.RESIDUAL): self.x, Source.ROW: self.f, Source.ATTENTION: self.o}
-        source = sources[command["source"]]
+        source = {int(Source.RESIDUAL): self.x, Source.ROW: self.f}[command["source"]]
         width = command["ew"] * self.config.lanes
         head = bool(command["head"])
         rows = source[now.tokens - 1 : now.tokens] if head else source[: now.tokens]
@@ -226,7 +224,7 @@ class Machine:
             np.tile(now.position + np.arange(tokens), heads // kv_heads),
         )
         rows = out.reshape(heads, tokens, dims).transpose(1, 0, 2)
-        self.o[:tokens, :width] = rows.reshape(tokens, width)
+        self.f[:tokens, :width] = rows.reshape(tokens, width)
 
     def _linear(self, command: Command, now: Chunk) -> None:
         matrix, mode = self.prepare().matrices[self.memory.command], command["mode"]

@@ -52,7 +52,7 @@ class NormQuant(Component):
 
     A row is one segment. With `head` and two head digits the last token's row is quantised twice:
     the high digit, (code + 128) >> 8, goes to row 0 and the low byte to row 1. Elements of the last
-    K tile beyond the row are zero.
+    K tile beyond the row are zero. A row is not handed out before it is there.
 
     Latency: a word of the activation memory is written one cycle after its last codes. Throughput:
     `lanes` codes a cycle. No back-pressure. Reset drops the command.
@@ -60,6 +60,8 @@ class NormQuant(Component):
     Ports
     -----
     start, command : strobe, and the command held while `busy`.
+    complete, made : all rows can be read; as many rows can be read.
+    done : rows whose codes and factor are stored; counted from `start`.
     segments : the rows, in order.
     codes, scalar_factor, factor_valid : from the lanes and the scalar unit.
     a8_write, factor : activation memory, and the epilogue's factor memory.
@@ -72,6 +74,9 @@ class NormQuant(Component):
                 "start": In(1),
                 "command": In(command_layout()),
                 "busy": Out(1),
+                "complete": In(1),
+                "made": In(range(config.chunk + 1)),
+                "done": Out(range(config.chunk + 1)),
                 "segments": Out(stream.Signature(segment_layout(config))),
                 "codes": In(codes_layout(config)),
                 "scalar_factor": In(32),
@@ -95,8 +100,10 @@ class NormQuant(Component):
         to_factor = Signal(16)
         token = Signal.like(row)
         segment = self.segments.payload
+        left = Mux(to_write > to_factor, to_write, to_factor)
         m.d.comb += [
-            self.segments.valid.eq(to_send != 0),
+            self.done.eq(Mux(head, 0, tokens - left)),
+            self.segments.valid.eq((to_send != 0) & (self.complete | (row < self.made))),
             segment.row.eq(row),
             segment.base.eq(0),
             segment.tag.kind.eq(Kind.INT8),

@@ -94,13 +94,14 @@ class Passes(Component):
     measured ahead of the one that is quantised.
 
     Throughput: a word a cycle in either direction without gaps, as long as scales are there in
-    time. Back-pressure: `hold`. Reset drops everything.
+    time. Back-pressure: `hold`, `stall`. Reset drops everything.
 
     Ports
     -----
     segments : what to do, in order; `words` words each (constant while any is in hand).
     max_row, max : statistics of the row memory that is read.
     en, row, word : read of that row memory; `measure` describes the word in the same cycle.
+    stall : another reader has the row memory in this cycle.
     scales, scaled : from the scalar units, a strobe for each measured segment in order.
     quantise : read of the ring.
     begin, tag, factor : strobe when a segment's (first) quantise pass begins, with its tag and
@@ -119,6 +120,7 @@ class Passes(Component):
                 "en": Out(1),
                 "row": Out(range(max(config.chunk, 2))),
                 "word": Out(range(max(words, 2))),
+                "stall": In(1),
                 "measure": Out(measure_layout()),
                 "scales": In(scale_layout()),
                 "scaled": In(1),
@@ -151,7 +153,7 @@ class Passes(Component):
             taken.eq(self.segments.valid & self.segments.ready),
             tags.w_en.eq(taken),
             tags.w_data.eq(segment.tag),
-            self.en.eq(reading & (space != 0)),
+            self.en.eq(reading & (space != 0) & ~self.stall),
             self.measure.valid.eq(self.en),
             self.measure.last.eq(left == 1),
         ]

@@ -71,8 +71,11 @@ class VectorUnit(Component):
     Ports
     -----
     cmd, busy : the unit's command port.
-    x_read, f_read, o_read, gain_read : row memories.
-    x_max_row, x_max, f_..., o_... : their statistics.
+    making, made : the linear unit is at work; the rows of its command that are complete, for a
+        NORM_QUANT with `follow`.
+    done : rows of the NORM_QUANT in progress whose codes and factor are stored.
+    x_read, f_read, gain_read : row memories. x_taken: another reader has X in this cycle.
+    x_max_row, x_max, f_max_row, f_max : their statistics.
     a8_write : activation memory; factor : factor of a token's sums, to the epilogue.
     q_write, q_scale : codes and scales of query heads, to the attention unit.
     kv : write channel of the KV cache.
@@ -87,9 +90,12 @@ class VectorUnit(Component):
         ports: dict = {
             "cmd": In(stream.Signature(command_layout())),
             "busy": Out(1),
+            "making": In(1),
+            "made": In(range(c.chunk + 1)),
+            "done": Out(range(c.chunk + 1)),
             "x_read": Out(RowReadSignature(c.chunk, hidden, width)),
+            "x_taken": In(1),
             "f_read": Out(RowReadSignature(c.chunk, row, width)),
-            "o_read": Out(RowReadSignature(c.chunk, row, width)),
             "gain_read": Out(RowReadSignature(1, row, width)),
             "a8_write": Out(a8_signature(c)),
             "factor": Out(FactorSignature(c.chunk)),
@@ -98,7 +104,7 @@ class VectorUnit(Component):
             "kv": Out(WriteChannelSignature(c.bus_bits)),
             "moved": Out(1),
         }
-        for name in "xfo":
+        for name in "xf":
             ports |= {f"{name}_max_row": Out(row_bits), f"{name}_max": In(31)}
         super().__init__(ports)
 
@@ -138,11 +144,24 @@ class VectorUnit(Component):
                     m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         m.d.comb += self.moved.eq(self.a8_write.en | self.q_write.en)
+        # From when on the command is here: the linear unit's next one waits for this one's rows.
+        complete = Signal()
+        with m.If(self.cmd.valid & self.cmd.ready):
+            m.d.sync += complete.eq(~op_view(self.cmd.payload, Op.NORM_QUANT)["follow"])
+        with m.Elif(~self.making):
+            m.d.sync += complete.eq(1)
+        m.d.comb += [
+            norm.complete.eq(complete),
+            norm.made.eq(self.made),
+            # Not those of the command before.
+            self.done.eq(Mux(fsm.ongoing("WAIT") & ~is_kv, norm.done, 0)),
+        ]
 
         # Row memories. Only the one that is read sees `en`: others have readers of their own.
         source = Signal(Source)
         m.d.comb += source.eq(Mux(is_kv, Source.ROW, fields["source"]))
-        rows = {Source.RESIDUAL: "x", Source.ROW: "f", Source.ATTENTION: "o"}
+        m.d.comb += passes.stall.eq(self.x_taken & (source == Source.RESIDUAL))
+        rows = {Source.RESIDUAL: "x", Source.ROW: "f"}
         for which, name in rows.items():
             read = getattr(self, f"{name}_read")
             m.d.comb += [

@@ -34,10 +34,11 @@ class LinearControl(Component):
     sweep the tile's words. Activations of the next K tile are read meanwhile, so a K tile takes
     build_cycles + words cycles, when that many are enough to read them (lanes in use + 4) and the
     weights are there. A sweep waits for weights word by word, and the first one of a tile for a
-    half of the accumulators.
+    half of the accumulators. With `follow` activations are not read before they are there.
 
     cmd: taken when idle; start: strobe in the next cycle, from when on `command` holds it until
     the next. busy: until every job has been drained. a8_read, load: activations, row by row.
+    making, made: the vector unit is at work; the rows of its command that are complete.
     build, digits, address: to the tables. step, free, rewind, available: weight ring. issue: what
     a step does to the accumulators, in the cycle of the step. finished: the accumulators of a
     job hold their sums; jobs: hands them to the drain; drained: a job has ended. weight_wait: a
@@ -53,6 +54,8 @@ class LinearControl(Component):
                 "start": Out(1),
                 "command": Out(command_layout()),
                 "a8_read": Out(RowReadSignature(c.chunk, a8_words(c), 8 * c.tile_inputs)),
+                "making": In(1),
+                "made": In(range(c.chunk + 1)),
                 "load": Out(c.tokens),
                 "build": Out(1),
                 "digits": Out(data.ArrayLayout(2, c.group)),
@@ -109,7 +112,7 @@ class LinearControl(Component):
         m.d.sync += used.eq(used + take - self.drained)
         blocked = Signal()
         m.d.comb += blocked.eq(k_first & (word == 0) & (used == 2))
-        self._jobs(m, take, half, token, tokens, words, row, rows_left, args)
+        self._jobs(m, take, half, token, tokens, words, row, rows_left, tile_end, args)
 
         m.d.comb += [
             self.cmd.ready.eq(state == State.IDLE),
@@ -204,15 +207,22 @@ class LinearControl(Component):
         lane = Signal(range(max(c.tokens, 2)), name="load_lane")
         loaded, loading, request, ends = Signal(), Signal(), Signal(), Signal()
         last = Signal(name="load_last")
+        # From when on the command is here: the vector unit's next one waits for this one's end.
+        complete, go = Signal(), Signal()
+        with m.If(self.cmd.valid & self.cmd.ready):
+            m.d.sync += complete.eq(~op_view(self.cmd.payload, Op.LINEAR)["follow"])
+        with m.Elif(~self.making):
+            m.d.sync += complete.eq(1)
         m.d.comb += [
-            self.a8_read.en.eq(loading),
+            go.eq(loading & (complete | (self.a8_read.row < self.made))),
+            self.a8_read.en.eq(go),
             self.a8_read.row.eq(token + lane),
             self.a8_read.word.eq(k),
             last.eq((lane == c.tokens - 1) | (token + lane + 1 >= tokens)),
         ]
         with m.If(request):
             m.d.sync += [loading.eq(1), loaded.eq(0)]
-        with m.If(loading):
+        with m.If(go):
             m.d.sync += lane.eq(lane + 1)
             with m.If(last):
                 m.d.sync += [loading.eq(0), lane.eq(0), k.eq(k + 1)]
@@ -221,7 +231,7 @@ class LinearControl(Component):
                     with m.If(token + c.tokens >= tokens):
                         m.d.sync += token.eq(0)
         strobes, end = Signal(c.tokens), Signal(name="load_end")
-        m.d.comb += [strobes.eq(Mux(loading, 1 << lane, 0)), end.eq(loading & last)]
+        m.d.comb += [strobes.eq(Mux(go, 1 << lane, 0)), end.eq(go & last)]
         for n in range(ROW_READ_LATENCY):
             strobes_next, end_next = Signal(c.tokens, name=f"load{n}"), Signal(name=f"load_end{n}")
             m.d.sync += [strobes_next.eq(strobes), end_next.eq(end)]
@@ -235,7 +245,7 @@ class LinearControl(Component):
 
     def _jobs(
         self, m: Module, take: Signal, half: Signal, token: Signal, tokens: Signal,
-        words: Signal, row: Signal, rows_left: Signal, args: dict,
+        words: Signal, row: Signal, rows_left: Signal, closes: Signal, args: dict,
     ) -> None:  # fmt: skip
         """Describes a half when its first word is swept, hands it out when it is finished."""
         c = self._config
@@ -249,6 +259,7 @@ class LinearControl(Component):
                 job.words.eq(words),
                 job.token.eq(token),
                 job.lanes.eq(Mux(left > c.tokens, c.tokens, left)),
+                job.closes.eq(closes),
                 job.head.eq(args["mode"] == Mode.HEAD),
                 job.row.eq(row),
                 job.rows_left.eq(rows_left),

@@ -23,6 +23,7 @@ def job_layout(config: AcceleratorConfig) -> data.StructLayout:
             "words": word_address_bits(c) + 1,  # accumulator words
             "token": max(1, (c.chunk - 1).bit_length()),  # of token lane 0, within the chunk
             "lanes": range(c.tokens + 1),  # token lanes in use
+            "closes": 1,  # the last tile: the tokens' results are complete after it
             "head": 1,  # one row a beat, all digits of the activation side by side
             "row": ROW_BITS,  # first weight row of the tile
             "rows_left": signed(ROW_BITS + 1),  # rows from there to the end of the matrix
@@ -35,8 +36,9 @@ class Drain(Component):
 
     job: describes the words that follow on `i`; taken only when the job before has ended, so
     job.ready says that no beat of it is left here. done: strobe in the cycle after its last beat
-    was taken. i: [p * Q + q]. o: for every word, every token lane in use, every E rows: the token,
-    the number of the E rows in the matrix, their sums. With `head`: for every word and row one
+    was taken; closed: then, the tokens whose results it completes. i: [p * Q + q]. o: for every
+    word, every token lane in use, every E rows: the token, the number of the E rows in the matrix,
+    their sums. With `head`: for every word and row one
     beat, acc[d] the sum of token lane d. Rows from rows_left on are left out. One beat a cycle,
     LATENCY cycle from a word; stalls with `o`. Reset drops the job.
     """
@@ -49,6 +51,7 @@ class Drain(Component):
             {
                 "job": In(stream.Signature(job_layout(c))),
                 "done": Out(1),
+                "closed": Out(range(c.tokens + 1)),
                 "i": In(stream.Signature(data.ArrayLayout(signed(c.acc_bits), c.tokens * c.rows))),
                 "o": Out(stream.Signature(beat_layout(c))),
             }
@@ -60,7 +63,10 @@ class Drain(Component):
         m = Module()
         job = Signal(job_layout(c))
         active = Signal()
-        m.d.comb += self.job.ready.eq(~active)
+        m.d.comb += [
+            self.job.ready.eq(~active),
+            self.closed.eq(Mux(self.done & job.closes, job.lanes, 0)),
+        ]
         with m.If(self.job.valid & self.job.ready):
             m.d.sync += [active.eq(self.job.payload.words != 0), job.eq(self.job.payload)]
             m.d.sync += self.done.eq(self.job.payload.words == 0)

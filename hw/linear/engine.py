@@ -57,7 +57,9 @@ class LinearEngine(Component):
     cycle after the command; `command` holds it from then on. weights: index words, taken whenever
     the ring has room, before, during and after commands. a8_read: rows of int8 activations, word
     k_tile. o: beats for the epilogue; stalls. weight_wait, sweeping: the array waits for a word of
-    weights, or uses one, in this cycle. weights_left: there are words in the ring.
+    weights, or uses one, in this cycle. weights_left: there are words in the ring. making, made:
+    the vector unit is at work; the rows of activations that it has completed. closed: tokens whose
+    last beats were taken in the cycle before.
 
     Throughput: a K tile of a group of tokens takes build_cycles + tile_words cycles (see
     LinearControl); tiles follow without a gap while the drain of the one before takes less time
@@ -76,7 +78,10 @@ class LinearEngine(Component):
                 "command": Out(command_layout()),
                 "weights": In(stream.Signature(unsigned(c.word_bits))),
                 "a8_read": Out(RowReadSignature(c.chunk, a8_words(c), 8 * c.tile_inputs)),
+                "making": In(1),
+                "made": In(range(c.chunk + 1)),
                 "o": Out(stream.Signature(beat_layout(c))),
+                "closed": Out(range(c.tokens + 1)),
                 "weight_wait": Out(1),
                 "weights_left": Out(1),
                 "sweeping": Out(1),
@@ -122,6 +127,9 @@ class LinearEngine(Component):
             accumulator.drain_words.eq(control.jobs.payload.words),
             control.finished.eq(accumulator.finished),
             control.drained.eq(drain.done),
+            control.making.eq(self.making),
+            control.made.eq(self.made),
+            self.closed.eq(drain.closed),
         ]
         issue = control.issue
         for n in range(ring.LATENCY + array_latency - accumulate.LEAD):

@@ -8,6 +8,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..config import AcceleratorConfig
 from ..elementwise.epilogue import Epilogue
+from ..elementwise.rows import stats_latency
+from ..fp import delay
 from ..interfaces import RowReadSignature, command_layout, op_view
 from ..isa import Mode, Op
 from ..modules import ModuleLibrary
@@ -23,14 +25,16 @@ class LinearUnit(Component):
     """Executes LINEAR commands: int8 activations by ternary weights, then what `mode` asks for.
 
     cmd, busy: as every unit; busy falls when the epilogue has nothing in flight and its writes to
-    DRAM are acknowledged. weights: index words of the fetch unit, taken while the ring has room,
-    command or not. a8_read: rows of activations, word k_tile. factor, x_read, x_write, f_write,
-    rope_read, scales, logits, argmax, argmax_logit: see Epilogue. clear_x, clear_f: strobe at the
-    start of a command that writes X or F from row 0 on, before its first write: rows that several
-    commands make keep the statistics of all. weight_wait: the engine stands still for want of
-    weights in this cycle. moved: weights are swept, or sums taken by the epilogue, in this cycle.
-    weights_left: there are words in the ring. Throughput: see LinearEngine. Reset: idle, ring
-    empty.
+    DRAM are acknowledged. making, made: the vector unit is at work; the rows of activations that it
+    has completed, for a command with `follow`. finished: tokens whose rows of X or F are complete,
+    with their statistics; counted from a command's start. weights: index words of the fetch unit,
+    taken while the ring has room, command or not. a8_read: rows of activations, word k_tile.
+    factor, x_read, x_write, f_write, rope_read, scales, logits, argmax, argmax_logit: see Epilogue.
+    clear_x, clear_f: strobe at the start of a command that writes X or F from row 0 on, before its
+    first write: rows that several commands make keep the statistics of all. weight_wait: the engine
+    stands still for want of weights in this cycle. moved: weights are swept, or sums taken by the
+    epilogue, in this cycle. weights_left: there are words in the ring. Throughput: see
+    LinearEngine. Reset: idle, ring empty.
     """
 
     def __init__(self, config: AcceleratorConfig, library: ModuleLibrary | None = None) -> None:
@@ -45,6 +49,9 @@ class LinearUnit(Component):
                 "weights": In(stream.Signature(unsigned(c.word_bits))),
                 "a8_read": Out(RowReadSignature(c.chunk, a8_words(c), 8 * c.tile_inputs)),
                 **{name: members[name] for name in _PASSED_UP},
+                "making": In(1),
+                "made": In(range(c.chunk + 1)),
+                "finished": Out(range(c.chunk + 1)),
                 "argmax": Out(32),
                 "argmax_logit": Out(32),
                 "clear_x": Out(1),
@@ -62,6 +69,12 @@ class LinearUnit(Component):
         args = op_view(engine.command, Op.LINEAR)
         mode, anew = args["mode"], engine.start & (args["first_row"] == 0)
 
+        # A token's last beat, on its way through the epilogue and the statistics of its row.
+        settled = Epilogue.GLU_LATENCY + stats_latency(self._config.lanes)
+        m.d.sync += self.finished.eq(self.finished + delay(m, engine.closed, settled))
+        with m.If(engine.start):
+            m.d.sync += self.finished.eq(0)
+
         connect(m, flipped(self.weights), engine.weights)
         connect(m, engine.a8_read, flipped(self.a8_read))
         connect(m, engine.o, epilogue.i)
@@ -72,6 +85,8 @@ class LinearUnit(Component):
             engine.cmd.valid.eq(self.cmd.valid & epilogue.idle),
             self.cmd.ready.eq(engine.cmd.ready & epilogue.idle),
             self.busy.eq(engine.busy | ~epilogue.idle),
+            engine.making.eq(self.making),
+            engine.made.eq(self.made),
             epilogue.command.eq(engine.command),
             epilogue.start.eq(engine.start),
             self.clear_x.eq(anew & (mode == Mode.RESIDUAL)),

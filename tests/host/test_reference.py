@@ -69,7 +69,6 @@ class Recorder:
             source = {
                 Source.RESIDUAL: machine.x,
                 Source.ROW: machine.f,
-                Source.ATTENTION: machine.o,
             }[Source(command["source"])]
             self._keep(index, "input", source[:n, :width])
             self._keep(index, "codes", machine.a8[:n, :width])
@@ -78,7 +77,7 @@ class Recorder:
         elif command.op is Op.KV_QUANT:
             self._keep(index, "qkv", machine.f[:n])
         elif command.op is Op.ATTENTION:
-            self._keep(index, "output", machine.o[:n])
+            self._keep(index, "output", machine.f[:n])
 
     def _keep(self, index: int, name: str, rows: np.ndarray) -> None:
         self.rows[index, name].append(rows.copy())

@@ -31,7 +31,7 @@ from terntable.hw.isa import Op, Source
 from terntable.sim.harness import params, run_block
 
 F32 = np.float32
-SOURCES = {"x": Source.RESIDUAL, "f": Source.ROW, "o": Source.ATTENTION}
+SOURCES = {"x": Source.RESIDUAL, "f": Source.ROW}
 
 
 def variant(spec: dict) -> AcceleratorConfig:
@@ -304,6 +304,7 @@ async def check_norm_quant(dut) -> None:
             norm=norm,
             gain=bool(with_gain),
             head=head,
+            follow=0,
             ew=n // c.lanes,
             inv_n=inv_n,
             eps=eps,
@@ -399,6 +400,7 @@ async def check_reset(dut) -> None:
             gain=0,
             head=0,
             ew=64 // c.lanes,
+            follow=0,
             inv_n=F32(1 / 64),
             eps=F32(1e-6),
         ),
@@ -452,7 +454,7 @@ def norm_cases(config: AcceleratorConfig, seed: int, count: int, most: int) -> l
         }
     ]
     for i in range(count):
-        source = rng.choice("xfo")
+        source = rng.choice("xf")
         longest = min(most, config.max_hidden if source == "x" else config.longest_row)
         cases.append(
             {
