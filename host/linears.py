@@ -96,8 +96,12 @@ def parts_of(layer: Layer, shapes: Shapes, where: str) -> dict[str, list[Part]]:
         }
     except ValueError as e:
         raise UserError(f"{where}: {e}") from None
+    lanes = shapes.config.lanes
+    norm_ew = {"qkv": 0, "o": shapes.hidden, "glu": shapes.ffn, "down": shapes.hidden}
     return {
-        name: _parts(shapes, found, inputs[name], _SEGMENTS if name == "qkv" else 1)
+        name: _parts(
+            shapes, found, inputs[name], _SEGMENTS if name == "qkv" else 1, norm_ew[name] // lanes
+        )
         for name, found in segments.items()
     }
 
@@ -162,12 +166,14 @@ def _segments(pair: list[TernaryLinear], rows: int, each: int, lanes: int) -> li
     return [Segment(n, _scale(a), _scale(b)) for n, a, b in zip(counts, even, odd, strict=True)]
 
 
-def _parts(shapes: Shapes, segments: list[Segment], inputs: int, most: int) -> list[Part]:
+def _parts(
+    shapes: Shapes, segments: list[Segment], inputs: int, most: int, norm_ew: int
+) -> list[Part]:
     parts, first = [], 0
     for at in range(0, len(segments), most):
         group = tuple(segments[at : at + most])
         rows = sum(s.rows for s in group)
-        parts.append(Part(first, group, plan_tiles(shapes.config, rows, inputs)))
+        parts.append(Part(first, group, plan_tiles(shapes.config, rows, inputs, norm_ew)))
         first += rows
     return parts
 

@@ -6,6 +6,7 @@ another without gaps, five to a byte, and the bytes of a beat are spread over th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +31,33 @@ class TilePlan:
         return self.k_tiles * (self.tile_words * (self.tiles - 1) + self.last_words)
 
 
-def plan_tiles(config: AcceleratorConfig, rows: int, inputs: int) -> TilePlan:
-    """Tiles as large as accumulators and half the weight ring allow, and even in size.
+@functools.lru_cache(maxsize=1024)
+def plan_tiles(config: AcceleratorConfig, rows: int, inputs: int, norm_ew: int = 0) -> TilePlan:
+    """Tiles that take a prefill chunk the least time.
 
-    Half the ring, so that one tile is filled while the other is read.
+    A tile has at most the accumulators' rows and half the weight ring's words, so that one is
+    filled while the other is read. A tile costs table builds for each K tile and group of tokens;
+    the drain of the last one is not hidden, nor is what a norm that follows row by row (rows of
+    `norm_ew` elementwise words, 0 without one) takes longer for a group than the last tile's sweep.
     """
-    k_tiles = config.k_tiles(inputs)
-    words = -(-rows // config.rows)
-    most = min(config.tile_rows // config.rows, config.weight_depth // 2 // k_tiles)
-    tile_words = -(-words // -(-words // most))
-    tiles = -(-words // tile_words)
-    return TilePlan(k_tiles, tile_words, tiles, words - (tiles - 1) * tile_words)
+    c = config
+    k_tiles = c.k_tiles(inputs)
+    words = -(-rows // c.rows)
+    most = min(c.tile_rows // c.rows, c.weight_depth // 2 // k_tiles, words)
+    groups = -(-c.chunk // c.tokens)
+    drain = c.tokens * c.rows // c.lanes  # cycles a word
+
+    def plan(tile_words: int) -> TilePlan:
+        tiles = -(-words // tile_words)
+        return TilePlan(k_tiles, tile_words, tiles, words - (tiles - 1) * tile_words)
+
+    def cost(plan: TilePlan) -> tuple[int, int]:
+        sweep = k_tiles * (c.build_cycles + plan.last_words)
+        builds = plan.tiles * groups * k_tiles * c.build_cycles
+        exposed = max(0, c.tokens * norm_ew - sweep)
+        return builds + plan.last_words * drain + exposed, plan.tile_words
+
+    return min((plan(n) for n in range(max(1, most // 2), most + 1)), key=cost)
 
 
 @dataclass(frozen=True)
