@@ -16,7 +16,7 @@ from amaranth.lib.wiring import Component, Flow, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from .axi.bus import AXI4LiteSignature, AXI4Signature
-from .modules import ModuleLibrary, without_zero_memories
+from .modules import without_zero_memories
 
 MASTER_CONSTANTS = {"burst": 1, "lock": 0, "cache": 0b0011, "prot": 0, "qos": 0, "id": 0}
 """Incrementing bursts; normal, bufferable, not cached memory; one identifier."""
@@ -154,14 +154,11 @@ class Flat(Component):
             m.d.comb += outer.eq(inner)
 
 
-def to_verilog(component: Component, name: str, library: ModuleLibrary | None = None) -> str:
-    """Verilog of `component` as module `name`, then of the modules it put into `library`.
+def to_verilog(component: Component, name: str) -> str:
+    """Verilog of `component` as module `name`.
 
     The text depends on nothing but the component. Flat pins are those of `component`: wrap it in
     Flat for the pins of an IP.
     """
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-    text = without_zero_memories(text)
-    if library is None:
-        return text
-    return f"{text}\n{library.verilog()}"
+    return without_zero_memories(text)

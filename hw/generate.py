@@ -19,16 +19,25 @@ from .top import Terntable
 TOP = "terntable"
 """Name of the top module."""
 
-FILES = (f"{TOP}.v", f"{TOP}.vlt", "registers.json", "manifest.json")
-"""Names of the files that `terntable generate` writes."""
+SIMULATION = f"{TOP}_sim.v"
+"""The design without a device's primitives."""
+
+FILES = (f"{TOP}.v", SIMULATION, f"{TOP}.vlt", "registers.json", "manifest.json")
+"""Names of the files that `terntable generate` writes, SIMULATION only where it differs."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Text of everything that `terntable generate` writes."""
+    """Text of everything that `terntable generate` writes.
+
+    verilog: for synthesis; a configuration with a part has the part's primitives in it.
+    simulation: the same design, each block of primitives replaced by its behavioural twin; the
+    same text where there are none. vlt: Verilator's settings for the latter.
+    """
 
     config: AcceleratorConfig
     verilog: str
+    simulation: str
     vlt: str
 
     @property
@@ -57,11 +66,15 @@ class Generated:
         """Text by file name."""
         texts = (
             self.verilog,
+            self.simulation,
             self.vlt,
             json.dumps(register_map(), indent=2) + "\n",
             json.dumps(self.manifest, indent=2) + "\n",
         )
-        return dict(zip(FILES, texts, strict=True))
+        files = dict(zip(FILES, texts, strict=True))
+        if self.simulation == self.verilog:
+            del files[SIMULATION]
+        return files
 
 
 def register_map() -> dict[str, object]:
@@ -96,5 +109,23 @@ def generate(config: AcceleratorConfig) -> Generated:
     """Verilog of an accelerator. The same configuration gives the same bytes."""
     library = ModuleLibrary()
     with _no_collection():
-        verilog = to_verilog(Flat(Terntable(config, library)), TOP, library)
-    return Generated(config, verilog, "`verilator_config\n" + library.verilator_config())
+        top = to_verilog(Flat(Terntable(config, library)), TOP)
+        simulation = f"{top}\n{library.verilog()}"
+        verilog = simulation
+        if library.has_devices:
+            verilog = f"{_for_synthesis(config)}{top}\n{library.verilog(device=True)}"
+            simulation = f"{_FOR_SIMULATION}{simulation}"
+    vlt = "`verilator_config\n" + library.verilator_config()
+    return Generated(config, verilog, simulation, vlt)
+
+
+def _for_synthesis(config: AcceleratorConfig) -> str:
+    return (
+        f"// For synthesis: places primitives of the {config.part}.\n"
+        f"// {SIMULATION} is the same design without them, for simulation.\n"
+    )
+
+
+_FOR_SIMULATION = (
+    f"// For simulation: {TOP}.v is the same design, cycle by cycle, of a device's primitives.\n"
+)

@@ -36,7 +36,7 @@ class Design:
 
 
 def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> Design:
-    """The generated Verilog of a configuration, cached by the gateware's sources."""
+    """The generated Verilog of a configuration for simulation, cached by the gateware's sources."""
     import terntable.hw
 
     digest = hashlib.sha256(config.model_dump_json().encode())
@@ -57,7 +57,7 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
     if progress:
         progress(f"generating the Verilog of {config.name}")
     generated = importlib.import_module("terntable.hw.generate").generate(config)
-    design = Design(generated.verilog, generated.vlt)
+    design = Design(generated.simulation, generated.vlt)
     cached.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".") as folder:
         file = Path(folder) / cached.name

@@ -1,4 +1,5 @@
-"""Yosys's mapping of generated Verilog to the cells of an FPGA: what a design costs.
+"""Yosys's mapping of generated Verilog (`Generated.verilog`) to the cells of an FPGA: what a
+design costs.
 
 Yosys does not place: these are counts of cells, not timing. The boundaries of units stay, so
 nothing is merged across them; Vivado, which flattens, comes out lower.

@@ -22,8 +22,12 @@ def generate_command(config_name: str, out: Path, as_json: bool) -> None:
     check_folder(out, FILES)
     say(f"generating the Verilog of {config.name}")
     generated = generate(config)
-    write_folder(out, generated.files())
+    files = generated.files()
+    write_folder(out, files)
+    for name in FILES:
+        if name not in files:  # of another configuration
+            (out / name).unlink(missing_ok=True)
     if as_json:
         print(json.dumps(generated.manifest | {"out": str(out)}))
     else:
-        print(f"{out}: {', '.join(generated.files())}")
+        print(f"{out}: {', '.join(files)}")

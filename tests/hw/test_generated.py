@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from terntable.hw.config import AcceleratorConfig, load_config, weight_memory_plan
+from terntable.hw.generate import generate
 from terntable.sim.accelerator import design_of
 from terntable.sim.lint import WAIVERS, unused, warnings
 from terntable.sim.synthesis import SynthesisError, map_design
@@ -60,7 +61,7 @@ def test_two_processes_write_the_same_bytes() -> None:
 @pytest.mark.parametrize("name", ["test", "tiny"])
 def test_yosys_maps_everything(name: str) -> None:
     config = load_config(name)
-    cells = map_design(design_of(config).verilog)
+    cells = map_design(generate(config).verilog)
     assert not [cell for cell in cells if cell.startswith(("$", "LD"))], "unmapped cells, latches"
     assert cells["LUT6"] > 0 and cells["FDRE"] > 0 and cells["DSP48E2"] > 0
     assert cells["RAMB36E2"] > 0 and cells["RAM32M16"] > 0
