@@ -11,9 +11,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+import typer.core
 
 from terntable.hw.errors import UserError
 
@@ -240,6 +241,60 @@ def compare(
             prompt_ids=prompt_ids,
             max_tokens=max_tokens,
             threshold=threshold,
+            json=json_,
+        )
+    )
+
+
+class _ManyNumbers(typer.core.TyperCommand):
+    """Takes `--context 128 1024` for `--context 128 --context 1024`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        option: str | None = None
+        for argument in args:
+            if argument.startswith("-"):
+                option = argument if argument in ("--context", "--prompt") else None
+            elif option is not None and spread[-1] != option:
+                spread.append(option)
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+@app.command(cls=_ManyNumbers)
+def bench(
+    config: Annotated[str, typer.Option(help="Named configuration or YAML file.")],
+    shape: Annotated[str, typer.Option(help="Published shape: bitnet-0.73b, bitnet-2b-4t; tiny.")],
+    context: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Decode a token behind so many: 128 1024. Default: 128."),
+    ] = None,
+    prompt: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Prefill so many tokens: 64 128. Default: 64."),
+    ] = None,
+    kv: Annotated[str, typer.Option(help="KV cache: int16.")] = "int16",
+    layers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Simulate so many layers and extrapolate. Default: all."),
+    ] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Ask the cycle model, run nothing.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Cycles and rates of a published shape on simulated RTL, beside the roofline."""
+    from .commands.bench import BenchOptions, bench_command
+
+    bench_command(
+        BenchOptions(
+            config=config,
+            shape=shape,
+            context=context or (),
+            prompt=prompt or (),
+            kv=kv,
+            layers=layers,
+            predict=predict,
             json=json_,
         )
     )

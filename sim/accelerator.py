@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -23,6 +23,9 @@ from terntable.sim.build import Progress
 from terntable.sim.dram import DramModel
 from terntable.sim.harness import cocotb_env
 from terntable.sim.power_up import VERILATOR_OPTIONS, model_options, without_initial_values
+
+PROGRESS_SECONDS = 1.0
+"""Wall time between two reports of a running call."""
 
 _CPP = ("dram.cpp", "protocol.cpp", "protocol.h", "pins.h")
 
@@ -183,9 +186,20 @@ class Simulation:
     def read_registers(self, addresses: Sequence[int]) -> list[int]:
         return self._request(op="read", addresses=list(addresses))["values"]
 
-    def wait(self, budget: int, stuck: int) -> None:
-        """Run until the interrupt, at most `budget` cycles, at most `stuck` without progress."""
-        self._request(op="wait", budget=budget, stuck=stuck)
+    def wait(self, budget: int, stuck: int, progress: Callable[[int], None] | None = None) -> None:
+        """Run until the interrupt, at most `budget` cycles, at most `stuck` without progress.
+
+        `progress` is called every PROGRESS_SECONDS with the cycles that have gone by.
+        """
+        began, again, running = self.cycle, False, True
+        seconds = PROGRESS_SECONDS if progress else 1e9
+        while running:
+            answer = self._request(
+                op="wait", budget=budget, stuck=stuck, seconds=seconds, again=again
+            )
+            running, again = answer["running"], True
+            if progress:
+                progress(self.cycle - began)
 
     def reset(self, dram: DramModel | None = None) -> None:
         """A hardware reset. The memory keeps its contents; `dram` replaces its behaviour."""

@@ -8,14 +8,15 @@ clock is not Python's, and Python wakes a few times a second during a call.
 | --- | --- |
 | {"op": "write", "registers": [[address, value], ...]} | {"cycle": n} |
 | {"op": "read", "addresses": [address, ...]} | {"cycle": n, "values": [...]} |
-| {"op": "wait", "budget": cycles, "stuck": cycles} | {"cycle": n} after the interrupt |
+| {"op": "wait", "budget": cycles, "stuck": cycles, "seconds": s, "again": bool} | {"cycle": n} |
 | {"op": "run", "cycles": cycles} | {"cycle": n} |
 | {"op": "reset", "dram": text} | {"cycle": n} |
 | {"op": "quit"} | none: the simulation ends |
 
-An answer with "error" says why a request failed; "registers" has those a watchdog read, "broken"
-tells that a master or slave broke the AXI protocol. The text of a reset replaces the memory's
-settings (see sim/dram.py).
+A wait is answered after the interrupt, with "running" false, or after some seconds of wall time,
+with "running" true: it goes on with a request whose "again" is true. An answer with "error" says
+why a request failed; "registers" has those a watchdog read, "broken" tells that a master or slave
+broke the AXI protocol. The text of a reset replaces the memory's settings (see sim/dram.py).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _REPORT = (
     "WRITE_BEATS",
     "CYCLES",
 )
+_WAIT = ("budget", "stuck", "seconds")
 _ACCESS_CYCLES = 1000
 _SETTLE_CYCLES = 8
 """Clocks after a write in which the interrupt follows a cleared status."""
@@ -66,6 +68,14 @@ class Failed(Exception):
         self.broken = broken
 
 
+class Watch:
+    """What is known of a call in progress: the cycles in which it began and last moved."""
+
+    def __init__(self, cycle: int) -> None:
+        self.began = self.moved = cycle
+        self.state: list[int] = []
+
+
 class Server:
     """The simulator's side of the protocol."""
 
@@ -75,6 +85,7 @@ class Server:
         self.lines = link.makefile("rb")
         self.period = period_ps
         self.slice = 1000
+        self.watch = Watch(0)
         self.data = 0  # of the last read
         self.use(os.environ.get("TERNTABLE_DRAM", ""))
 
@@ -108,8 +119,9 @@ class Server:
             case "read":
                 return {"values": [await self.read(a) for a in request["addresses"]]}
             case "wait":
-                await self.wait(request["budget"], request["stuck"])
-                return {}
+                if not request["again"]:
+                    self.watch = Watch(self.cycle)
+                return {"running": await self.wait(**{n: request[n] for n in _WAIT})}
             case "run":
                 await Timer(request["cycles"] * self.period, "ps")
                 await RisingEdge(self.dut.aclk)
@@ -210,31 +222,34 @@ class Server:
         self.stall = float(values.get("control", 0))
         self.random = random.Random(int(values.get("seed", 0)))
 
-    async def wait(self, budget: int, stuck: int) -> None:
-        """Until the interrupt. Failed when the call takes over `budget` cycles, nothing moves for
-        `stuck` cycles, or the accelerator breaks the AXI protocol."""
-        dut = self.dut
-        begin = moved = self.cycle
-        state: list[int] = []
+    async def wait(self, budget: int, stuck: int, seconds: float) -> bool:
+        """Until the interrupt, or for some seconds: whether it is still to come. Failed when the
+        call takes over `budget` cycles, nothing moves for `stuck` cycles, or the accelerator breaks
+        the AXI protocol."""
+        dut, watch = self.dut, self.watch
+        until = time.monotonic() + seconds
         while dut.irq.value != 1:
-            left = min(begin + budget - self.cycle, moved + stuck - self.cycle)
+            left = min(watch.began + budget - self.cycle, watch.moved + stuck - self.cycle)
             cycles = max(1, min(self.slice, left))
             clock = time.monotonic()
+            if clock >= until:
+                return True
             await First(RisingEdge(dut.irq), Timer(cycles * self.period, "ps"))
             self.adapt(cycles, time.monotonic() - clock)
             await RisingEdge(dut.aclk)
             await self.check_protocol()
             if dut.irq.value == 1:
-                return
+                break
             if select.select([self.link], [], [], 0)[0]:
                 raise Failed("the host gave up the call")
             now = [await self.read(ADDRESS[name]) for name in _MOVING]
-            if now != state:
-                state, moved = now, self.cycle
-            if self.cycle - moved >= stuck:
+            if now != watch.state:
+                watch.state, watch.moved = now, self.cycle
+            if self.cycle - watch.moved >= stuck:
                 raise Failed(f"nothing moved for {stuck:,} cycles", await self.report())
-            if self.cycle - begin >= budget:
+            if self.cycle - watch.began >= budget:
                 raise Failed(f"no end after {budget:,} cycles", await self.report())
+        return False
 
     def adapt(self, cycles: int, seconds: float) -> None:
         """Choose the next slice so that it takes POLL_SECONDS."""

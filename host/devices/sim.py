@@ -69,6 +69,8 @@ class SimDevice(Device):
     """
 
     name = "sim"
+    on_cycle: Callable[[int], None] | None = None
+    """Called about once a second while a call runs, with the cycles that it has taken."""
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class SimDevice(Device):
         if not self._called:
             raise DeviceError("wait without a call")
         self._called = False
-        self._guard(self._running.wait, self._budget, self._patience)
+        self._guard(self._running.wait, self._budget, self._patience, self.on_cycle)
         names = ["STATUS", "ERROR_CODE", "ERROR_UNIT", "ERROR_ADDRESS", "ERROR_COMMAND",
                  "ARGMAX", "ARGMAX_LOGIT", "CYCLES", *COUNTERS.values()]  # fmt: skip
         values = dict(zip(names, self._registers(*names), strict=True))

@@ -118,6 +118,10 @@ class Machine:
         best = int(np.argmax(self.logits)) if self.logits.size else 0
         return CallResult(best, float(self.logits[best]) if self.logits.size else 0.0)
 
+    def execute(self, command: Command, now: Chunk) -> None:
+        """One command of a unit other than FETCH, outside of any call."""
+        self._execute[command.op](command, now)
+
     # ------------------------------------------------------------ commands
 
     def _load(self, command: Command, now: Chunk) -> None:

@@ -1,0 +1,1 @@
+"""Decode steps and prefills of published shapes on simulated RTL, beside what bounds them."""

@@ -1,0 +1,195 @@
+"""The units at work on a program, as processes in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from terntable.host.cycles import units
+from terntable.host.cycles.bus import Bus, Flow
+from terntable.host.cycles.timeline import Timeline
+from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import PLANES, UNIT_OF, Command, Dest, Mode, Op, Unit
+from terntable.sim.dram import DramModel
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The tokens that a command runs for."""
+
+    position: int
+    tokens: int
+
+
+@dataclass
+class Counts:
+    """What the accelerator's counters show after a call."""
+
+    cycles: float = 0.0
+    busy: dict[str, float] = field(default_factory=dict)
+    read_bytes: float = 0.0
+    write_bytes: float = 0.0
+
+    def add(self, name: str, cycles: float) -> None:
+        self.busy[name] = self.busy.get(name, 0.0) + cycles
+
+
+class CycleMachine:
+    """Runs one call of a program. Every unit is a process that ends when its command has."""
+
+    def __init__(self, config: AcceleratorConfig, program: list[Command], dram: DramModel) -> None:
+        self._config = config
+        self._program = program
+        self._bus = Bus(config, dram)
+        self._time = Timeline(config, self._bus)
+        self._busy: set[Unit] = set()
+        self.counts = Counts()
+        self._execute = {
+            Op.FETCH: self._fetch,
+            Op.LOAD: self._load,
+            Op.NORM_QUANT: self._norm_quant,
+            Op.KV_QUANT: self._kv_quant,
+            Op.LINEAR: self._linear,
+            Op.ATTENTION: self._attention,
+        }
+
+    def run(self, tokens: int, position: int, chunk: int) -> Counts:
+        self._time.start(self._sequence(tokens, position, chunk))
+        self.counts.cycles = self._time.run()
+        return self.counts
+
+    # ------------------------------------------------------------ sequencer
+
+    def _sequence(self, tokens: int, position: int, chunk: int) -> Iterator[float]:
+        done, at = 0, 0
+        yield units.FIRST_COMMAND + self._bus.latency
+        while (command := self._program[at]).op is not Op.END:
+            wanted = {unit for unit in Unit if command.wait >> unit & 1}
+            if (unit := UNIT_OF.get(command.op)) is not None:
+                wanted.add(unit)
+            while wanted & self._busy:
+                yield Timeline.PARK
+            if unit is not None:
+                now = Chunk(position + done, min(chunk, tokens - done))
+                self._busy.add(unit)
+                self._time.start(self._work(unit, command, now))
+            elif done + chunk < tokens:
+                done, at = done + chunk, -1
+                yield units.FIRST_COMMAND + self._bus.latency
+            at += 1
+            yield units.COMMAND
+        while self._busy:
+            yield Timeline.PARK
+
+    def _work(self, unit: Unit, command: Command, now: Chunk) -> Iterator[float]:
+        began = self._time.now
+        yield from self._execute[command.op](command, now)
+        self.counts.add(unit.name.lower(), self._time.now - began)
+        self._busy.remove(unit)
+        self._time.wake()
+
+    # ------------------------------------------------------------ units
+
+    def _fetch(self, command: Command, now: Chunk) -> Iterator[float]:
+        ring = self._time.ring
+        self.counts.read_bytes += command["beats"] * self._config.beat_bytes
+        ring.asked += command["words"]
+        ring.begins = self._time.now + self._bus.first_beat
+        while ring.arrived < ring.asked - 1e-6:
+            yield max(1.0, (ring.asked - ring.arrived) / 4)
+        yield 2.0
+
+    def _load(self, command: Command, now: Chunk) -> Iterator[float]:
+        c = self._config
+        if command["dest"] == Dest.SCALE:
+            # It trickles in at the pace of the head, which is what is waited for.
+            self.counts.read_bytes += 4 * command["count"]
+            yield self._bus.first_beat
+            return
+        rows = now.tokens if command["dest"] in (Dest.RESIDUAL, Dest.ROPE) else 1
+        beats = -(-4 * c.lanes * command["ew"] // c.bus_bytes)
+        size = rows * beats * c.bus_bytes
+        self.counts.read_bytes += size
+        yield self._bus.first_beat
+        pace = min(self._bus.share(1), 4 * c.lanes)
+        yield from self._time.transfer(Flow(pace, pace), size / pace)
+        yield 2.0 * rows
+
+    def _norm_quant(self, command: Command, now: Chunk) -> Iterator[float]:
+        norm, head = bool(command["norm"]), bool(command["head"])
+        yield units.norm_quant(self._config, command["ew"], now.tokens, norm, head)
+
+    def _kv_quant(self, command: Command, now: Chunk) -> Iterator[float]:
+        cycles = units.kv_quant(
+            self._config,
+            command["heads"],
+            command["kv_heads"],
+            command["head_ew"],
+            now.tokens,
+            command["record_bytes"],
+        )
+        size = now.tokens * command["kv_heads"] * command["record_bytes"]
+        self.counts.write_bytes += size
+        yield from self._time.transfer(Flow(size / cycles, 0.0), cycles)
+
+    def _attention(self, command: Command, now: Chunk) -> Iterator[float]:
+        c = self._config
+        cycles, positions = units.attention(
+            c,
+            command["heads_per_kv"],
+            command["kv_heads"],
+            command["head_dims"],
+            now.position,
+            now.tokens,
+        )
+        size = positions * command["record_bytes"]
+        self.counts.read_bytes += size
+        yield self._bus.first_beat
+        duration = max(cycles, size / self._bus.every_port)
+        pace = size / duration
+        yield from self._time.transfer(Flow(pace, pace / c.ports), duration)
+        yield units.EPILOGUE
+
+    def _linear(self, command: Command, now: Chunk) -> Iterator[float]:
+        c, time, ring = self._config, self._time, self._time.ring
+        tokens = c.head_digits if command["single"] else now.tokens
+        head = command["mode"] == Mode.HEAD
+        flow = self._head_flow(command) if head else Flow(0.0, 0.0)
+        self._bus.begin(flow)
+        yield units.LINEAR_BEGIN + min(tokens, c.tokens)
+        drained = [time.now, time.now]
+        k_tiles, tiles = command["k_tiles"], command["tiles"]
+        for tile in range(tiles):
+            words = command["last_words"] if tile == tiles - 1 else command["tile_words"]
+            consumed = ring.free_limit + k_tiles * words
+            for first in range(0, tokens, c.tokens):
+                lanes = min(c.tokens, tokens - first)
+                if (late := drained[-2] - time.now) > 0:
+                    yield late
+                nominal = k_tiles * units.k_tile(c, words, lanes)
+                if first + c.tokens >= tokens:
+                    ring.free_limit, ring.freeing = consumed, k_tiles * words / nominal
+                yield nominal
+                if first == 0 and ring.arrived < consumed - 1e-6:
+                    began = time.now
+                    time.target = consumed
+                    yield Timeline.WORDS
+                    self.counts.add("weight_wait", time.now - began)
+                over = max(time.now + units.LINEAR_PIPELINE, drained[-1])
+                drained.append(over + units.drain(c, words, lanes, head))
+        yield drained[-1] - time.now + units.EPILOGUE
+        self._bus.end(flow)
+
+    def _head_flow(self, command: Command) -> Flow:
+        """Scales in and logits out of an LM head, 4 bytes of each an entry, spread over it."""
+        c = self._config
+        entries = command["out_rows"] / PLANES
+        words = (command["tiles"] - 1) * command["tile_words"] + command["last_words"]
+        weights = words * command["k_tiles"] * c.word_trits / 5
+        cycles = max(
+            weights / self._bus.every_port,
+            command["k_tiles"] * words * units.k_tile(c, command["tile_words"], 1)
+            / command["tile_words"],
+        )  # fmt: skip
+        self.counts.write_bytes += 4 * entries
+        return Flow(8 * entries / cycles, 4 * entries / cycles)
