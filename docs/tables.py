@@ -93,8 +93,12 @@ def _limit(op: isa.Op, limit: limits.Limit) -> str:
     if limit.multiple.name != "1":
         text += f", a multiple of {limit.multiple.name}"
     if limit.when is not None:
-        kinds = {"dest": isa.Dest, "source": isa.Source, "mode": isa.Mode}[limit.when]
-        text += f" ({', '.join(kinds(value).name for value in limit.values)})"
+        kinds = {"dest": isa.Dest, "source": isa.Source, "mode": isa.Mode}
+        if limit.when in kinds:
+            names = ", ".join(kinds[limit.when](value).name for value in limit.values)
+        else:
+            names = f"{limit.when} is {', '.join(map(str, limit.values))}"
+        text += f" ({names})"
     return text
 
 

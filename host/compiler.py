@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from terntable.host import rope
 from terntable.host.devices.base import Progress
-from terntable.host.head import plane_digits, quantise_head
+from terntable.host.head import PLANES, QuantisedHead, plane_digits, quantise_head
 from terntable.host.image import HEADER, MAGIC, MOST_BYTES, VERSION, Image, Region, align, crc32
 from terntable.host.linears import Part, gain_row, gain_rows, linears_of
 from terntable.host.model import Model, ModelSpec
@@ -28,21 +28,27 @@ def compile_model(
     config: AcceleratorConfig,
     context: int | None = None,
     progress: Progress | None = None,
+    planes: int = PLANES,
 ) -> Image:
     """The image of `model` for `config`.
 
     `context` is the number of positions to provide for: by default the model's, or the
     configuration's maximum where that is less. `progress` is called with layers done and layers.
-    Raises UserError when the model does not fit.
+    The LM head has `planes` digit planes (isa.PLANES). Raises UserError when the model does not
+    fit.
     """
     spec = model.spec
-    shapes = Shapes(config, spec, _context(spec, config, context))
+    if planes not in isa.PLANES:
+        raise UserError(
+            f"an LM head of {planes} planes: choose {' or '.join(map(str, isa.PLANES))}"
+        )
+    shapes = Shapes(config, spec, _context(spec, config, context), planes)
     shapes.check()
-    head_plan = plan_tiles(config, isa.PLANES * spec.vocab, shapes.hidden)
+    head_plan = plan_tiles(config, shapes.head_rows, shapes.hidden)
     weights, constants = _pack_layers(model, shapes, progress)
-    quantised = quantise_head(model.head)
+    quantised = quantise_head(model.head, planes)
     head_packer = StreamPacker(config)
-    _append_head(head_packer, quantised.codes, head_plan)
+    _append_head(head_packer, quantised, head_plan)
     head = head_packer.finish()
     rope_rows = rope.rope_rows(
         shapes.context, spec.head_dim, spec.rope_theta, shapes.rope_bytes // 4
@@ -151,16 +157,17 @@ def _pack_layers(
     return packer.finish(), Constants(parts, gains)
 
 
-def _append_head(packer: StreamPacker, codes: NDArray[np.int8], plan: TilePlan) -> None:
+def _append_head(packer: StreamPacker, head: QuantisedHead, plan: TilePlan) -> None:
     """Planes of the head, a few tiles at a time: all digits of a large head would not fit."""
     config = packer.config
     rows_of_tile = plan.tile_words * config.rows
     # Whole tiles that begin with a vocabulary entry's first plane.
-    step = math.lcm(rows_of_tile, isa.PLANES)
+    planes = head.planes
+    step = math.lcm(rows_of_tile, planes)
     step *= max(1, (1 << 16) // step)
-    total = isa.PLANES * codes.shape[0]
+    total = planes * head.codes.shape[0]
     for at in range(0, total, step):
-        rows = plane_digits(codes[at // isa.PLANES : (at + step) // isa.PLANES])
+        rows = plane_digits(head.codes[at // planes : (at + step) // planes], planes)
         words = -(-rows.shape[0] // config.rows)
         tiles = -(-words // plan.tile_words)
         last = words - (tiles - 1) * plan.tile_words

@@ -12,7 +12,6 @@ from terntable.host.model import F32, Layer, ModelSpec
 from terntable.host.packing import PackedStream, plan_tiles
 from terntable.host.schedule import Constants, GainKey, Schedule
 from terntable.host.shapes import Shapes
-from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.linear.trits import TRITS_PER_BYTE
 
@@ -39,7 +38,7 @@ def region_bytes(
         gains |= {(n, name): row for name, row in gain_rows(layer, shapes, where).items()}
     gains[spec.layers, "final"] = gain_row("final", final_gain, shapes)
     words = sum(part.plan.words for cut in parts for run in cut.values() for part in run)
-    head_plan = plan_tiles(config, isa.PLANES * spec.vocab, shapes.hidden)
+    head_plan = plan_tiles(config, shapes.head_rows, shapes.hidden)
     weights, head = _stream(config, words), _stream(config, head_plan.words)
     program = Schedule(shapes, head_plan, Constants(parts, gains), {}, weights, head).encode()
     sizes = {

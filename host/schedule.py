@@ -18,7 +18,7 @@ from terntable.host.linears import Part
 from terntable.host.packing import PackedStream, TilePlan
 from terntable.host.program import ProgramBuilder
 from terntable.host.shapes import Shapes
-from terntable.hw import isa, numeric
+from terntable.hw import numeric
 from terntable.hw.isa import Dest, Mode, Op, Source
 
 _NEVER = 0xFFFF
@@ -84,9 +84,10 @@ class Schedule:
         self._linear(
             Mode.HEAD,
             self._head_plan,
-            isa.PLANES * spec.vocab,
+            self._shapes.head_rows,
             writes="logits",
             single=1,
+            planes=self._shapes.planes,
             address=self._base("logits"),
         )
         self._program.add(Op.END)
@@ -239,6 +240,7 @@ class Schedule:
             "rope": 0,
             "address": 0,
             "single": 0,
+            "planes": 0,
             "first_row": 0,
             "head_ew": self._shapes.head // self._shapes.config.lanes,
             **{f"scale{i}_{parity}": 0.0 for i in range(3) for parity in ("even", "odd")},

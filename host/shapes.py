@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from terntable.host.head import PLANES
 from terntable.host.image import align
 from terntable.host.model import ModelSpec
 from terntable.host.packing import plan_tiles
@@ -21,6 +22,8 @@ class Shapes:
     config: AcceleratorConfig
     spec: ModelSpec
     context: int
+    planes: int = PLANES
+    """Of the LM head."""
 
     @property
     def hidden(self) -> int:
@@ -43,6 +46,11 @@ class Shapes:
     @property
     def qkv(self) -> int:
         return (self.spec.heads + 2 * self.spec.kv_heads) * self.head
+
+    @property
+    def head_rows(self) -> int:
+        """Rows of the LM head as the engine takes it."""
+        return self.planes * self.spec.vocab
 
     @property
     def rope_bytes(self) -> int:
@@ -78,7 +86,7 @@ class Shapes:
             most = getattr(config, limit)
             if size > most:
                 return f"its {what} is {size}, {limit} is {most}"
-        tiles = plan_tiles(config, isa.PLANES * spec.vocab, self.hidden).tiles
+        tiles = plan_tiles(config, self.head_rows, self.hidden).tiles
         if tiles > _MOST_TILES:
             return f"its vocabulary of {spec.vocab} takes {tiles} tiles, {_MOST_TILES} are possible"
         return None

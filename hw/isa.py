@@ -138,11 +138,12 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         Field("tile_words", 1, 16, 16, "weight words (Q rows each) of a full tile, per K tile"),
         Field("tiles", 2, 0, 16, "tiles, the last one included"),
         Field("last_words", 2, 16, 16, "weight words of the last tile, per K tile"),
-        Field("out_rows", 3, 0, 32, "rows that are written: a multiple of lanes (HEAD: of 5)"),
+        Field("out_rows", 3, 0, 32, "rows that are written: a multiple of lanes (HEAD: of planes)"),
         Field("segment0", 4, 0, 16, "EW (of rows) where segment 1 begins"),
         Field("segment1", 4, 16, 16, "EW (of rows) where segment 2 begins"),
         Field("rope", 5, 0, 3, "QKV: segments that are rotated, a bit each"),
         Field("head_ew", 5, 8, 8, "QKV: EW of a padded head"),
+        Field("planes", 5, 16, 3, "HEAD: rows of a vocabulary entry; 0 in other modes"),
         _f("scale0_even", 6, "weight scale of segment 0, even rows"),
         _f("scale0_odd", 7, "weight scale of segment 0, odd rows"),
         _f("scale1_even", 8, "weight scale of segment 1, even rows"),
@@ -179,8 +180,9 @@ UNIT_OF: dict[Op, Unit] = {
     Op.ATTENTION: Unit.ATTENTION,
 }
 
-PLANES = 5
-"""Balanced-ternary planes of an LM head weight, most significant first: -121..121."""
+PLANES = (5, 4)
+"""Numbers of balanced-ternary planes that an LM head's weights can have, the most significant
+first: five make -121..121, four -40..40."""
 
 
 def wait_mask(*units: Unit) -> int:

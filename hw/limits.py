@@ -149,7 +149,7 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
                 when="dest",
                 values=(Dest.GAIN,),
             ),
-            _limit("count", high=planes // PLANES, when="dest", values=(Dest.SCALE,)),
+            _limit("count", high=planes // min(PLANES), when="dest", values=(Dest.SCALE,)),
         ),
         Op.NORM_QUANT: (
             _limit("source", low=0, high=int(max(Source))),
@@ -182,7 +182,12 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
             _limit("tile_words", (-1, "last_words"), low=0),
             _limit("k_tiles * tile_words", high=depth),
             _limit("out_rows", multiple=lanes, **matrix),
-            _limit("out_rows", high=planes, multiple=PLANES, **mode(Mode.HEAD)),
+            _limit("planes", low=0, high=0, **matrix),
+            _limit("planes", low=min(PLANES), high=max(PLANES), **mode(Mode.HEAD)),
+            *(
+                _limit("out_rows", high=planes, multiple=n, when="planes", values=(n,))
+                for n in PLANES
+            ),
             # The tiles' rows, less those that are written.
             _limit(
                 (rows, "tiles * tile_words"),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from terntable.host.emulator.matrix import Matrix
 from terntable.host.emulator.memory import Memory
-from terntable.host.head import HEAD_MAX, combine_planes
+from terntable.host.head import combine_planes, head_max
 from terntable.host.packing import TilePlan, matrix_from_words, unpack_stream
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
@@ -79,5 +79,6 @@ def _fetch(config: AcceleratorConfig, memory: Memory, command: Command) -> NDArr
 def _matrix(command: Command, plan: TilePlan, words: NDArray[np.int8]) -> Matrix:
     trits = matrix_from_words(words, plan)[: command["out_rows"]]
     if command["mode"] == Mode.HEAD:
-        return Matrix(combine_planes(trits), HEAD_MAX)
+        planes = command["planes"]
+        return Matrix(combine_planes(trits, planes), head_max(planes))
     return Matrix(trits, 1)

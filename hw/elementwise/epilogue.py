@@ -177,6 +177,7 @@ class Epilogue(Component):
         m.d.comb += [
             unit.start.eq(self.start & is_head),
             unit.rows.eq(fields["out_rows"]),
+            unit.planes.eq(fields["planes"]),
             unit.address.eq(fields["address"]),
             unit.factor.eq(read.data),
             unit.i.valid.eq(self.i.valid & is_head),

@@ -11,7 +11,6 @@ from .. import numeric
 from ..config import AcceleratorConfig
 from ..fp import FromInt, Mul, delay
 from ..interfaces import WriteChannelSignature
-from ..isa import PLANES
 
 PIECE_BEATS = 16
 """Most beats of a write descriptor: they are in the buffer before it is issued."""
@@ -20,14 +19,14 @@ _MARGIN = 8  # words that logits on their way may still need
 
 
 def reference(
-    high: np.ndarray, low: np.ndarray | None, factor: np.float32, scales: numeric.F32
+    high: np.ndarray, low: np.ndarray | None, factor: np.float32, scales: numeric.F32, planes: int
 ) -> tuple[numeric.F32, int]:
-    """Logits [n] and their argmax, from the sums [5 * n] of the one or two digits."""
+    """Logits [n] and their argmax, from the sums [planes * n] of the one or two digits."""
     total = np.asarray(high, np.int64)
     if low is not None:
         total = 256 * total + np.asarray(low, np.int64)
-    weights = 3 ** np.arange(PLANES - 1, -1, -1)
-    entries = total.reshape(-1, PLANES) @ weights
+    weights = 3 ** np.arange(planes - 1, -1, -1)
+    entries = total.reshape(-1, planes) @ weights
     logits = numeric.mul(numeric.from_int(entries), numeric.mul(factor, scales))
     return logits, int(np.argmax(logits))
 
@@ -42,15 +41,15 @@ class Head(Component):
     logits as binary32, contiguous from `address`.
 
     `i` has one weight row a beat, in row order: the sum `high` of the only or high digit and `low`
-    of the low digit. Five rows, planes of weight 81, 27, 9, 3, 1, make an entry: logit =
+    of the low digit. `planes` rows, of weight .. 27, 9, 3, 1, make an entry: logit =
     fl(fl(sum of planes) * fl(factor * scale)), with one word of `scales` an entry. Of equal logits
     the lowest id is the argmax. The last bus word is padded with zeros, which are not strobed.
 
-    `start` takes `rows` (a positive multiple of 5) and `address` (aligned to the bus word); `busy`
-    from the next cycle until all logits are acknowledged; `argmax` and `argmax_logit` stay until
-    the next `start`. Throughput one row a cycle. Back-pressure: `i` waits for scales and for room
-    in a buffer of logits; a descriptor is issued when its beats (PIECE_BEATS, fewer at the end)
-    are in that buffer. Reset drops the command in progress.
+    `start` takes `rows` (a positive multiple of `planes`, which is held) and `address` (aligned to
+    the bus word); `busy` from the next cycle until all logits are acknowledged; `argmax` and
+    `argmax_logit` stay until the next `start`. Throughput one row a cycle. Back-pressure: `i` waits
+    for scales and for room in a buffer of logits; a descriptor is issued when its beats
+    (PIECE_BEATS, fewer at the end) are in that buffer. Reset drops the command in progress.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -60,6 +59,7 @@ class Head(Component):
             {
                 "start": In(1),
                 "rows": In(32),
+                "planes": In(3),
                 "address": In(32),
                 "factor": In(32),
                 "busy": Out(1),
@@ -78,8 +78,8 @@ class Head(Component):
 
         # Rows in, planes counted.
         rows_left = Signal(32)
-        plane = Signal(range(PLANES))
-        final_plane = plane == PLANES - 1
+        plane = Signal(3)
+        final_plane = plane + 1 == self.planes
         allowed = Signal()
         m.d.comb += [
             allowed.eq(room & (rows_left != 0)),

@@ -41,6 +41,7 @@ def good(config: AcceleratorConfig, op: isa.Op, rng: random.Random) -> dict[str,
         isa.Op.LINEAR: {
             "mode": mode, "k_tiles": 1, "tile_words": 5, "last_words": 5, "tiles": 1,
             "out_rows": 5 if mode is isa.Mode.HEAD else c.lanes, "head_ew": 1,
+            "planes": 5 if mode is isa.Mode.HEAD else 0,
         },
         isa.Op.ATTENTION: {
             "heads_per_kv": 1, "kv_heads": 1, "head_dims": dims, "record_bytes": record,

@@ -21,7 +21,7 @@ FITTING = {
     isa.Op.LINEAR: {"k_tiles": 1, "tile_words": 1, "last_words": 1, "tiles": 1, "out_rows": 2},
 }
 """Fields without which a command is refused."""
-HEAD = {"mode": isa.Mode.HEAD, "tile_words": 3, "last_words": 3, "out_rows": 5}
+HEAD = {"mode": isa.Mode.HEAD, "tile_words": 3, "last_words": 3, "out_rows": 5, "planes": 5}
 
 
 def command(op: isa.Op, wait: int = 0, **values: int) -> bytes:

@@ -8,7 +8,7 @@ from terntable.hw import isa, numeric
 from terntable.hw.config import load_config
 from terntable.hw.elementwise import head
 from terntable.hw.elementwise.epilogue import Epilogue, reference
-from terntable.hw.isa import Mode
+from terntable.hw.isa import PLANES, Mode
 
 from ..monitor import watch
 
@@ -290,29 +290,30 @@ def test_head(name, digits, stall):
     bench = Bench(config, seed=2)
     bench.stall = stall
 
-    async def one(bench, vocabulary, address, repeat=False, factor=None):
+    async def one(bench, vocabulary, address, repeat=False, factor=None, planes=5):
         """A command; with a `factor` its scales are extreme ones."""
         rng, c, ctx = bench.rng, bench.c, bench.ctx
-        acc = sums(rng, (5 * vocabulary, 2))
+        acc = sums(rng, (planes * vocabulary, 2))
         scales = factors(rng, vocabulary, 2) if factor is None else extremes(rng, vocabulary)
         factor = factors(rng, 1, 4) if factor is None else np.float32([factor])
         if repeat:  # equal logits: the lowest id wins
-            acc[:] = np.tile(acc[:5], (vocabulary, 1))
+            acc[:] = np.tile(acc[:planes], (vocabulary, 1))
             scales[:] = scales[0]
         logits, argmax = head.reference(
-            acc[:, 0], acc[:, 1] if digits == 2 else None, factor[0], scales
+            acc[:, 0], acc[:, 1] if digits == 2 else None, factor[0], scales, planes
         )
         bench.dram.clear()
         bench.scales = [words(s) for s in scales]
         await bench.factors(factor)
-        await bench.start(mode=Mode.HEAD, out_rows=5 * vocabulary, address=address)
+        rows = planes * vocabulary
+        await bench.start(mode=Mode.HEAD, planes=planes, out_rows=rows, address=address)
         begin = bench.cycle
         if stall:  # long enough for the buffer of logits to fill up
             bench.memory_off = begin + 400
         for row, pair in enumerate(acc):
             await bench.beat(int(rng.integers(2)), row // c.lanes, pair)
         if not stall:
-            assert bench.cycle - begin <= 5 * vocabulary + 4, "one row a cycle"
+            assert bench.cycle - begin <= rows + 4, "one row a cycle"
         await bench.drain()
         assert sorted(bench.dram) == list(range(address, address + 4 * vocabulary))
         got = bytes(bench.dram[address + i] for i in range(4 * vocabulary))
@@ -323,7 +324,9 @@ def test_head(name, digits, stall):
 
     async def scenario(bench):
         for vocabulary in (1, 64, 70):
-            await one(bench, vocabulary, int(bench.rng.integers(2**20)) * bench.c.bus_bytes)
+            for planes in PLANES:
+                address = int(bench.rng.integers(2**20)) * bench.c.bus_bytes
+                await one(bench, vocabulary, address, planes=planes)
         await one(bench, 9, 4096, repeat=True)
         # Logits that saturate, or vanish: the lowest id of those that are equal wins.
         for factor in (0, 1e-30, 1, 1e30):
