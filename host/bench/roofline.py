@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from terntable.host.bench.workload import Point
 from terntable.host.cycles.outline import outline_program
+from terntable.host.head import PLANES
 from terntable.host.model import ModelSpec
 from terntable.host.shapes import Shapes
-from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import Op
 from terntable.sim.dram import DramModel
@@ -48,7 +48,7 @@ def bits_per_weight(config: AcceleratorConfig, spec: ModelSpec) -> float:
 
 def multiply_accumulates(spec: ModelSpec, tokens: int) -> int:
     """Ternary multiply-accumulates of a call: all layers for each token, the head once."""
-    return tokens * spec.ternary_weights + isa.PLANES * spec.vocab * spec.hidden
+    return tokens * spec.ternary_weights + PLANES * spec.vocab * spec.hidden
 
 
 def roofline(config: AcceleratorConfig, spec: ModelSpec, point: Point) -> Roofline:

@@ -35,7 +35,7 @@ def outline_program(spec: ModelSpec, config: AcceleratorConfig, context: int) ->
         {(n, name): row for n in range(spec.layers) for name, row in rows.items()}
         | {(spec.layers, "final"): final},
     )
-    head = plan_tiles(config, isa.PLANES * spec.vocab, shapes.hidden)
+    head = plan_tiles(config, shapes.head_rows, shapes.hidden)
     weights = _stream(config, [p for found in parts.values() for p in found] * spec.layers)
     schedule = Schedule(shapes, head, constants, {}, weights, _stream(config, [Part(0, (), head)]))
     return isa.decode_program(schedule.encode())
