@@ -9,7 +9,7 @@ from terntable.host.cycles import units
 from terntable.host.cycles.bus import Bus, Flow
 from terntable.host.cycles.timeline import Timeline
 from terntable.hw.config import AcceleratorConfig
-from terntable.hw.isa import PLANES, UNIT_OF, Command, Dest, Mode, Op, Unit
+from terntable.hw.isa import UNIT_OF, Command, Dest, Mode, Op, Unit
 from terntable.sim.dram import DramModel
 
 
@@ -183,7 +183,7 @@ class CycleMachine:
     def _head_flow(self, command: Command) -> Flow:
         """Scales in and logits out of an LM head, 4 bytes of each an entry, spread over it."""
         c = self._config
-        entries = command["out_rows"] / PLANES
+        entries = command["out_rows"] / command["planes"]
         words = (command["tiles"] - 1) * command["tile_words"] + command["last_words"]
         weights = words * command["k_tiles"] * c.word_trits / 5
         cycles = max(
