@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test formal soak pythons check clean preflight
+.PHONY: help venv venv-torch demo test quick formal soak pythons check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
 	@echo "make test    all tests"
+	@echo "make quick   those that need no simulator, no synthesis and no torch: under a minute"
 	@echo "make formal  the proofs alone (part of make test)"
 	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
 	@echo "make soak    more accelerators of drawn parameters (CASES=100, SEED, or one CASE)"
@@ -45,6 +46,9 @@ demo: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-torch
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+quick: $(VENV)/.stamp
+	$(BIN)/python -m pytest -n $(JOBS) @tests/quick.txt
 
 formal: $(VENV)/.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m formal tests/formal tests/sim/test_formal.py

@@ -90,11 +90,11 @@ def test_a_weight_only_model_is_told_of_int8(cli, folder) -> None:
 
 
 def test_a_model_that_no_configuration_takes(cli, save_model, make_spec, tmp_path: Path) -> None:
-    spec = make_spec(hidden=2048, heads=20, head_dim=8, kv_heads=20)
+    spec = make_spec(hidden=3072, heads=20, head_dim=8, kv_heads=20)
     path = save_model(random_model(spec), tmp_path / "wide")
     fits = json.loads(cli("import", str(path), "--check", "--json").out)["configurations"]
     assert all(fit["reason"] for fit in fits[:-1])
-    assert "hidden size is 2048, max_hidden is 64" in fits[0]["reason"]
+    assert "hidden size is 3072, max_hidden is 64" in fits[0]["reason"]
     assert fits[-1]["config"] == "tiny-derived" and fits[-1]["dram_bytes"] > 0
 
 
