@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from ..config import AcceleratorConfig
-from .array import sum_bits
+from .array import OLD_LATENCY, accumulator_word
 
-LEAD = 2
+LEAD = 1 + OLD_LATENCY
 """Cycles from an `issue` to the cycle in which its sums must be given."""
 FIFO_DEPTH = 32
 """Drained words that wait; LUTRAM of up to this depth costs the same."""
@@ -35,10 +35,12 @@ def issue_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class Accumulator(Component):
-    """Adds P * Q sums a cycle to memory, and reads finished halves out between.
+    """Keeps the P * Q accumulators of each word of a tile for the array, which adds to them, and
+    reads finished halves out between.
 
-    issue: describes the sums that arrive LEAD cycles later; one a cycle, never refused. The same
-    word may come again after 4 cycles. finished: strobe in the cycle after the `last` word was
+    issue: describes the sums that arrive LEAD cycles later; one a cycle, never refused. old,
+    use_old: what the array adds to, OLD_LATENCY cycles before the sums. The same word may come
+    again after 4 cycles. finished: strobe in the cycle after the `last` word was
     written. drain (strobe, only when the drain before has been taken from `o` completely): read
     words 0..words-1 of `half` into a FIFO behind `o`; issues that add have the read port first.
     o: words of P * Q signed acc_bits, [p * Q + q]. Reset ends a drain and empties the FIFO.
@@ -46,16 +48,18 @@ class Accumulator(Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = c = config
-        lanes = c.tokens * c.rows
+        word = accumulator_word(c)
         super().__init__(
             {
                 "issue": In(issue_layout(c)),
-                "sums": In(data.ArrayLayout(signed(sum_bits(c)), lanes)),
+                "old": Out(word),
+                "use_old": Out(1),
+                "sums": In(word),
                 "finished": Out(1),
                 "drain": In(1),
                 "drain_half": In(1),
                 "drain_words": In(word_address_bits(c) + 1),
-                "o": Out(stream.Signature(data.ArrayLayout(signed(c.acc_bits), lanes))),
+                "o": Out(stream.Signature(word)),
             }
         )
 
@@ -71,7 +75,7 @@ class Accumulator(Component):
         )
         read, write = memory.read_port(), memory.write_port()
 
-        # Stage 0: address; stage 1: memory output; stage 2: its register, sums arrive.
+        # Stage 0: address; stage 1: memory output; the sums arrive in stage LEAD.
         adds = Signal()
         draining = Signal()
         drain_read = Signal()
@@ -88,29 +92,25 @@ class Accumulator(Component):
                 Mux(adds, Cat(self.issue.word, self.issue.half), Cat(drain_word, drain_half))
             ),
         ]
-        old = Signal.like(self.o.payload, reset_less=True)
-        m.d.sync += old.eq(read.data)
-        stage = self.issue
-        arrival = drain_read
+        stages: list[data.View] = [self.issue]
         for number in range(LEAD):
-            stage_next = Signal(issue_layout(c), name=f"stage{number}")
-            arrival_next = Signal(name=f"arrival{number}")
-            m.d.sync += [stage_next.eq(stage), arrival_next.eq(arrival)]
-            stage, arrival = stage_next, arrival_next
-
-        new = Signal.like(self.o.payload, reset_less=True)
-        write_stage = Signal(issue_layout(c))
-        m.d.sync += write_stage.eq(stage)
-        for i in range(c.tokens * c.rows):
-            m.d.sync += new[i].eq(self.sums[i] + Mux(stage.first, 0, old[i]).as_signed())
+            stage = Signal(issue_layout(c), name=f"stage{number}")
+            m.d.sync += stage.eq(stages[-1])
+            stages.append(stage)
+        written = stages[LEAD]
         m.d.comb += [
-            write.en.eq(write_stage.valid),
-            write.addr.eq(Cat(write_stage.word, write_stage.half)),
-            write.data.eq(new),
+            self.old.as_value().eq(read.data),
+            self.use_old.eq(~stages[1].first),
+            write.en.eq(written.valid),
+            write.addr.eq(Cat(written.word, written.half)),
+            write.data.eq(self.sums),
         ]
-        m.d.sync += self.finished.eq(write_stage.valid & write_stage.last)
+        m.d.sync += self.finished.eq(written.valid & written.last)
 
-        # Drain.
+        # Drain: the memory's output, and whether there is one, a cycle later.
+        drained = Signal(len(read.data), reset_less=True)
+        reading, arrival = Signal(), Signal()
+        m.d.sync += [drained.eq(read.data), reading.eq(drain_read), arrival.eq(reading)]
         with m.If(drain_read):
             m.d.sync += [drain_word.eq(drain_word + 1), drain_left.eq(drain_left - 1)]
         with m.If(self.drain):
@@ -130,7 +130,7 @@ class Accumulator(Component):
         pop = Signal()
         m.d.comb += [
             push.en.eq(arrival),
-            push.data.eq(old),
+            push.data.eq(drained),
             self.o.valid.eq(level != 0),
             self.o.payload.eq(head.data),
             pop.eq(self.o.valid & self.o.ready),

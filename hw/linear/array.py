@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from ..config import AcceleratorConfig
 
-
 OLD_LATENCY = 2
 """Cycles from the accumulators' old values to the sums."""
 

@@ -12,22 +12,25 @@ from ..config import AcceleratorConfig
 from ..elementwise.epilogue import beat_layout
 from ..interfaces import RowReadSignature, command_layout
 from ..modules import ModuleLibrary
-from . import accumulate, lookup, ring, select
+from . import accumulate, lookup, ring, select, simd_array, skew
 from .accumulate import Accumulator
 from .control import LinearControl, a8_words
 from .drain import Drain
 from .lookup import LookupArray
 from .ring import WeightRing
 from .select import SelectArray
+from .simd_array import SimdArray
 
-Array = LookupArray | SelectArray
+Array = LookupArray | SimdArray | SelectArray
 
 
 def make_array(config: AcceleratorConfig, library: ModuleLibrary | None) -> tuple[Array, int]:
     """The configuration's array and its latency in cycles."""
-    if config.array == "lookup":
-        return LookupArray(config, library), lookup.latency(config)
-    return SelectArray(config, library), select.latency(config)
+    if config.array == "select_add":
+        return SelectArray(config, library), select.latency(config)
+    if skew.available(config):
+        return SimdArray(config, library), simd_array.latency(config)
+    return LookupArray(config, library), lookup.latency(config)
 
 
 def reference(
@@ -121,6 +124,8 @@ class LinearEngine(Component):
             array.digits.eq(control.digits),
             array.address.eq(control.address),
             array.index.eq(weights.data),
+            array.old.eq(accumulator.old),
+            array.use_old.eq(accumulator.use_old),
             accumulator.sums.eq(array.sums),
             accumulator.drain.eq(control.jobs.valid & drain.job.ready),
             accumulator.drain_half.eq(control.jobs.payload.half),

@@ -8,17 +8,18 @@ from amaranth.lib.wiring import Component
 from ..config import AcceleratorConfig
 from ..modules import ModuleLibrary
 from . import lane, tables
-from .array import array_signature
+from .array import OLD_LATENCY, accumulate, array_signature
 from .lane import Lane
 from .tables import TableBuilder
 
 BUILD_LATENCY = tables.LATENCY + 1
 """Cycles from `digits` to the write of the entry."""
+_LANE, _TABLES = "terntable_lane", "terntable_tables"
 
 
 def latency(config: AcceleratorConfig) -> int:
     """Cycles from an index word to its sums."""
-    return 1 + lane.latency(config)
+    return 1 + lane.latency(config) + OLD_LATENCY - 1
 
 
 class LookupArray(Component):
@@ -39,9 +40,10 @@ class LookupArray(Component):
     def elaborate(self, platform: object) -> Module:
         c = self._config
         m = Module()
-        if self._library is not None:
-            self._library.register("terntable_lane", Lane(c))
-            self._library.register("terntable_tables", TableBuilder(c))
+        library = self._library
+        if library is not None:
+            library.register(_LANE, Lane(c))
+            library.register(_TABLES, TableBuilder(c, c.tables))
 
         enable, address = self.build, self.address
         for stage in range(BUILD_LATENCY):
@@ -54,7 +56,7 @@ class LookupArray(Component):
 
         row_bits = c.tables * c.index_bits
         for p in range(c.tokens):
-            builder = self._place("terntable_tables", TableBuilder)
+            builder = TableBuilder(c, c.tables) if library is None else library.place(_TABLES)
             m.submodules[f"tables{p}"] = builder
             activations = Signal.like(self.activations, name=f"activations{p}", reset_less=True)
             with m.If(self.load[p]):
@@ -66,18 +68,15 @@ class LookupArray(Component):
                 builder.digits.eq(self.digits),
             ]
             for q in range(c.rows):
-                block = self._place("terntable_lane", Lane)
+                block = Lane(c) if library is None else library.place(_LANE)
                 m.submodules[f"lane{p}_{q}"] = block
+                place = p * c.rows + q
+                total = accumulate(m, block.sum, self.old[place], self.use_old, f"{p}_{q}")
                 m.d.comb += [
                     block.write_en.eq(enable),
                     block.write_address.eq(address),
                     block.write_data.eq(entries),
                     block.index.eq(index.word_select(q, row_bits)),
-                    self.sums[p * c.rows + q].eq(block.sum),
+                    self.sums[place].eq(total),
                 ]
         return m
-
-    def _place(self, name: str, block: type) -> Component:
-        if self._library is None:
-            return block(self._config)
-        return self._library.place(name)

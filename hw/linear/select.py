@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import AcceleratorConfig
 from ..modules import ModuleLibrary
-from .array import adder_tree, array_signature, sum_bits, tree_depth
+from .array import OLD_LATENCY, accumulate, adder_tree, array_signature, sum_bits, tree_depth
 
 SWITCH_LATENCY = 3
 """Cycles from `build` to the first sum's terms that are made of the new activations."""
@@ -23,7 +23,7 @@ _MODULE = "terntable_select_lane"
 
 def latency(config: AcceleratorConfig) -> int:
     """Cycles from an index word to its sums."""
-    return 1 + SelectLane.latency(config)
+    return 1 + SelectLane.latency(config) + OLD_LATENCY - 1
 
 
 def reference(activations: NDArray[np.integer], index: NDArray[np.integer], group: int) -> int:
@@ -123,11 +123,13 @@ class SelectArray(Component):
             for q, (used, negative, ones) in enumerate(rows):
                 lane = SelectLane(c) if self._library is None else self._library.place(_MODULE)
                 m.submodules[f"lane{p}_{q}"] = lane
+                place = p * c.rows + q
+                total = accumulate(m, lane.sum, self.old[place], self.use_old, f"{p}_{q}")
                 m.d.comb += [
                     lane.activations.eq(current),
                     lane.used.eq(used),
                     lane.negative.eq(negative),
                     lane.ones.eq(ones),
-                    self.sums[p * c.rows + q].eq(lane.sum),
+                    self.sums[place].eq(total),
                 ]
         return m

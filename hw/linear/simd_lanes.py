@@ -137,9 +137,7 @@ class DspLanes(SimdLanes):
                 for lane, token in enumerate(tokens):
                     if operands:
                         m.d.comb += adder.a[lane].eq(operands[0][token])
-                    m.d.comb += adder.c[lane].eq(
-                        self.old[token] if last else operands[1][token]
-                    )
+                    m.d.comb += adder.c[lane].eq(self.old[token] if last else operands[1][token])
                     if last:
                         m.d.comb += self.sums[token].eq(adder.sum[lane])
                 cascade = adder.cascade_out

@@ -23,19 +23,21 @@ def reference(activations: NDArray[np.integer], group: int) -> NDArray[np.int64]
 
 
 class TableBuilder(Component):
-    """Sums of G int8 activations of T groups, each times the trit of a digit, one entry a cycle.
+    """Sums of G int8 activations of a number of groups, each times the trit of a digit, one entry a
+    cycle.
 
     digits: 0..2 each, shared by all groups; activations must hold in that cycle and the next.
     entries: signed table_bits, LATENCY cycles after the digits. No reset, no back-pressure.
     """
 
-    def __init__(self, config: AcceleratorConfig) -> None:
+    def __init__(self, config: AcceleratorConfig, tables: int) -> None:
         self._config = c = config
+        self._tables = tables
         super().__init__(
             {
-                "activations": In(data.ArrayLayout(signed(8), c.tile_inputs)),
+                "activations": In(data.ArrayLayout(signed(8), c.group * tables)),
                 "digits": In(data.ArrayLayout(2, c.group)),
-                "entries": Out(data.ArrayLayout(signed(c.table_bits), c.tables)),
+                "entries": Out(data.ArrayLayout(signed(c.table_bits), tables)),
             }
         )
 
@@ -44,7 +46,7 @@ class TableBuilder(Component):
         m = Module()
         digit0 = Signal(2, reset_less=True)
         m.d.sync += digit0.eq(self.digits[0])
-        for t in range(c.tables):
+        for t in range(self._tables):
             # The slow digits' terms first; the fast one is an add or subtract of one LUT a bit.
             high = Signal(signed(c.table_bits), name=f"high{t}", reset_less=True)
             entry = Signal(signed(c.table_bits), name=f"entry{t}", reset_less=True)

@@ -27,7 +27,7 @@ def test_table_builder(changes: dict) -> None:
     activations = rng.integers(-128, 128, c.tile_inputs)
     activations[: c.group] = -128
     expected = tables.reference(activations, c.group)
-    dut = TableBuilder(c)
+    dut = TableBuilder(c, c.tables)
 
     async def testbench(ctx):
         for i, a in enumerate(activations):

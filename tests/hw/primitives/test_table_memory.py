@@ -33,7 +33,9 @@ def test_tables() -> None:
             index = rng.integers(0, 32, 3)
             for t in range(3):
                 ctx.set(dut.index[t], int(index[t]))
-            assert [ctx.get(e) for e in dut.entries] == [contents[t, i] for t, i in enumerate(index)]
+            assert [ctx.get(e) for e in dut.entries] == [
+                contents[t, i] for t, i in enumerate(index)
+            ]
             await ctx.tick()
 
     sim = Simulator(dut)
