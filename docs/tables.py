@@ -80,7 +80,8 @@ def program() -> str:
         found = limits.limits(load_config("test")).get(op, ())
         if found:
             lines += ["\nLimits:\n", *(f"- {_limit(op, limit)}" for limit in found)]
-    for name, members in (("Dest", isa.Dest), ("Source", isa.Source), ("Mode", isa.Mode)):
+    for members in (isa.Dest, isa.Source, isa.KvFormat, isa.Mode):
+        name = members.__name__
         lines += [f"\n## {name}\n", "| value | name |", "| --- | --- |"]
         lines += [f"| {e.value} | {e.name} |" for e in members]
     return "\n".join(lines) + "\n"
@@ -93,7 +94,12 @@ def _limit(op: isa.Op, limit: limits.Limit) -> str:
     if limit.multiple.name != "1":
         text += f", a multiple of {limit.multiple.name}"
     if limit.when is not None:
-        kinds = {"dest": isa.Dest, "source": isa.Source, "mode": isa.Mode}
+        kinds = {
+            "dest": isa.Dest,
+            "source": isa.Source,
+            "format": isa.KvFormat,
+            "mode": isa.Mode,
+        }
         if limit.when in kinds:
             names = ", ".join(kinds[limit.when](value).name for value in limit.values)
         else:

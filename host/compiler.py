@@ -29,8 +29,9 @@ def compile_model(
     context: int | None = None,
     progress: Progress | None = None,
     planes: int = PLANES,
+    kv: isa.KvFormat = isa.KvFormat.INT16,
 ) -> Image:
-    """The image of `model` for `config`.
+    """The image of `model` for `config`, with K and V in format `kv`.
 
     `context` is the number of positions to provide for: by default the model's, or the
     configuration's maximum where that is less. `progress` is called with layers done and layers.
@@ -42,7 +43,7 @@ def compile_model(
         raise UserError(
             f"an LM head of {planes} planes: choose {' or '.join(map(str, isa.PLANES))}"
         )
-    shapes = Shapes(config, spec, _context(spec, config, context), planes)
+    shapes = Shapes(config, spec, _context(spec, config, context), planes, kv)
     shapes.check()
     head_plan = plan_tiles(config, shapes.head_rows, shapes.hidden)
     weights, constants = _pack_layers(model, shapes, progress)
@@ -96,21 +97,21 @@ def compile_model(
         regions[name] = Region(
             name, region.offset, region.size, crc32(data[region.offset : region.end])
         )
-    return Image(config, spec, data, regions, model.embedding, shapes.context, quantised.error)
+    return Image(config, spec, data, regions, model.embedding, shapes.context, quantised.error, kv)
 
 
 def outline(model: Model, config: AcceleratorConfig, context: int | None = None) -> Image:
     """An image without weights and program, for devices that take the model itself: only the
     regions `input` and `logits`. Any model fits; `context` as for `compile_model`."""
     spec = model.spec
-    shapes = Shapes(config, spec, _context(spec, config, context))
-    rows = shapes.context * align(4 * shapes.hidden, config.bus_bytes)
+    positions = _context(spec, config, context)
+    rows = positions * align(4 * align(spec.hidden, config.lanes), config.bus_bytes)
     regions = {
         "input": Region("input", 0, rows),
         "logits": Region("logits", align(rows), 4 * spec.vocab),
     }
     nothing = np.zeros(0, np.uint8)
-    return Image(config, spec, nothing, regions, model.embedding, shapes.context)
+    return Image(config, spec, nothing, regions, model.embedding, positions)
 
 
 def _context(spec: ModelSpec, config: AcceleratorConfig, context: int | None) -> int:

@@ -22,13 +22,15 @@ def region_bytes(
     final_gain: F32,
     config: AcceleratorConfig,
     context: int,
+    kv: isa.KvFormat = isa.KvFormat.INT16,
 ) -> dict[str, int]:
-    """Bytes of each region of the image that `compile_model` makes for `context` positions.
+    """Bytes of each region of the image that `compile_model` makes for `context` positions, with
+    K and V in format `kv`.
 
     Only shapes, scales and gains of `layers` matter: the trits may be stand-ins. Raises UserError
     when the model does not fit the configuration.
     """
-    shapes = Shapes(config, spec, context)
+    shapes = Shapes(config, spec, context, kv)
     shapes.check()
     parts: list[dict[str, list[Part]]] = []
     gains: dict[GainKey, F32] = {}

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
+from terntable.hw.isa import KvFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ ALIGNMENT = 64
 MOST_BYTES = 1 << 32
 """Offsets within an image have 32 bits."""
 MAGIC = b"TERNIMG\0"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sIIQQQ")
 """magic, version, configuration hash, size, write base, offset of the program"""
 RUNTIME_REGIONS = ("input", "logits", "kv")
@@ -74,6 +75,7 @@ class Image:
     embedding  [vocab, hidden], binary32, or bfloat16 as uint16
     context    positions that the KV cache and the RoPE rows cover
     head_error relative root mean square of the LM head's quantisation
+    kv         format of K and V in region `kv`
     """
 
     config: AcceleratorConfig
@@ -83,6 +85,7 @@ class Image:
     embedding: NDArray[np.float32] | NDArray[np.uint16]
     context: int
     head_error: float = 0.0
+    kv: KvFormat = KvFormat.INT16
 
     @property
     def write_base(self) -> int:
@@ -143,7 +146,8 @@ class Image:
             lines.append(f"{r.name:<12}{r.offset:>#12x}{r.size:>14,}  {crc}")
         bits = self.regions["weights"].size * 8 / max(self.spec.ternary_weights, 1)
         lines.append(
-            f"{self.size:,} bytes, writable from {self.write_base:#x}; {self.context} positions;"
+            f"{self.size:,} bytes, writable from {self.write_base:#x}; {self.context} positions,"
+            f" K and V in {self.kv.label};"
             f" {bits:.3f} bits per ternary weight; LM head quantised to within"
             f" {100 * self.head_error:.2f} %"
         )
@@ -159,6 +163,7 @@ class Image:
             "regions": [asdict(r) for r in self.regions.values()],
             "context": self.context,
             "head_error": self.head_error,
+            "kv": self.kv.label,
             "embedding": {
                 "dtype": embedding.dtype.str,
                 "shape": list(embedding.shape),
@@ -218,6 +223,7 @@ class Image:
             embedding,
             meta["context"],
             meta["head_error"],
+            KvFormat[meta["kv"].upper()],
         )
         image.check()
         if crc32(embedding) != meta["embedding"]["crc32"]:

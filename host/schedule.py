@@ -98,6 +98,7 @@ class Schedule:
     def _attention(self, n: int) -> None:
         spec, shapes, lanes = self._shapes.spec, self._shapes, self._shapes.config.lanes
         kv_fields: dict[str, Any] = {
+            "format": shapes.kv,
             "address": self._base("kv") + n * shapes.kv_layer_stride,
             "head_stride": shapes.kv_head_stride,
             "port_stride": shapes.kv_port_stride,
@@ -113,7 +114,7 @@ class Schedule:
             Op.KV_QUANT,
             reads=["F"],
             writes=["Q", ("kv", n)],
-            heads=spec.heads,
+            heads_per_kv=spec.heads // spec.kv_heads,
             kv_heads=spec.kv_heads,
             head_ew=shapes.head // lanes,
             score_scale=math.log2(math.e) / math.sqrt(spec.head_dim),

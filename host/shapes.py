@@ -24,6 +24,7 @@ class Shapes:
     context: int
     planes: int = PLANES
     """Of the LM head."""
+    kv: isa.KvFormat = isa.KvFormat.INT16
 
     @property
     def hidden(self) -> int:
@@ -58,7 +59,7 @@ class Shapes:
 
     @property
     def record_bytes(self) -> int:
-        return self.config.record_bytes(self.head)
+        return self.config.record_bytes(self.head, self.kv.bits)
 
     @property
     def kv_head_stride(self) -> int:
@@ -102,4 +103,4 @@ class Shapes:
 
 def fits(spec: ModelSpec, config: AcceleratorConfig) -> bool:
     """Whether a model of this shape can be compiled for `config`."""
-    return Shapes(config, spec, 1).misfit() is None
+    return Shapes(config, spec, 1, isa.KvFormat.INT16).misfit() is None

@@ -22,7 +22,10 @@ from .parts import PARTS, Part
 KV_BLOCK = 32
 """Positions in an attention block; blocks are aligned to absolute positions."""
 
-GATEWARE_VERSION = 3
+SCALES_BYTES = 8
+"""The scales of K and V in a KV record, binary32."""
+
+GATEWARE_VERSION = 4
 """Raised when the same configuration yields gateware that needs other images or programs."""
 
 
@@ -204,12 +207,20 @@ class AcceleratorConfig(BaseModel):
         """K tiles of a row of `inputs` elements."""
         return -(-inputs // self.tile_inputs)
 
-    def record_bytes(self, head_dim: int) -> int:
-        """Bytes of a KV record (K and V codes and scales of one token and head), in whole beats.
+    def scales_offset(self, head_dim: int, bits: int) -> int:
+        """Byte of a KV record where its scales begin: behind `head_dim` codes each of K and V, of
+        `bits` bits, at a multiple of their 8 bytes or of a bus word.
 
         `head_dim` is padded already.
         """
-        return -(-(4 * head_dim + 8) // self.bus_bytes) * self.bus_bytes
+        unit = min(8, self.bus_bytes)
+        return -(-head_dim * bits // 4 // unit) * unit
+
+    def record_bytes(self, head_dim: int, bits: int) -> int:
+        """Bytes of a KV record (codes and scales of K and V of one token and head), in whole
+        beats."""
+        size = self.scales_offset(head_dim, bits) + SCALES_BYTES
+        return -(-size // self.bus_bytes) * self.bus_bytes
 
     @property
     def hash(self) -> int:

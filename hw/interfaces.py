@@ -99,8 +99,9 @@ class ReadChannelSignature(Signature):
 
 
 class WriteChannelSignature(Signature):
-    """A writer's channel: descriptor, then exactly its beats of data. `idle` is high when every
-    descriptor that was taken has been answered by the memory. `strobe` has one bit a byte."""
+    """A writer's channel: descriptors, and in their order exactly their beats of data. `done` is
+    high for a cycle for each descriptor that the memory has answered, in order; `idle` when every
+    one that was taken is. `strobe` has one bit a byte."""
 
     def __init__(self, bus_bits: int) -> None:
         layout = data.StructLayout({"address": unsigned(32), "beats": unsigned(24)})
@@ -109,6 +110,7 @@ class WriteChannelSignature(Signature):
             {
                 "req": Out(stream.Signature(layout)),
                 "data": Out(stream.Signature(word)),
+                "done": In(1),
                 "idle": In(1),
             }
         )

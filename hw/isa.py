@@ -66,6 +66,28 @@ class Mode(enum.IntEnum):
     HEAD = 5  # logits <- digit planes combined
 
 
+class KvFormat(enum.IntEnum):
+    """Codes of K and V in the KV cache."""
+
+    INT16 = 0
+    INT8 = 1
+    INT4 = 2
+
+    @property
+    def bits(self) -> int:
+        return 16 >> self
+
+    @property
+    def code_max(self) -> int:
+        """Largest magnitude of a code; the range is symmetric."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def label(self) -> str:
+        """The format as users write it."""
+        return self.name.lower()
+
+
 @dataclass(frozen=True)
 class Field:
     """Bits `lsb` and up of word `word`; `float32` fields take a whole word."""
@@ -121,7 +143,8 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         _f("eps", 3, "epsilon of the norm"),
     ),
     Op.KV_QUANT: (
-        Field("heads", 1, 0, 8, "query heads"),
+        Field("format", 0, 16, 2, "KvFormat"),
+        Field("heads_per_kv", 1, 0, 8, "query heads of a KV head"),
         Field("kv_heads", 1, 8, 8, "KV heads"),
         Field("head_ew", 1, 16, 8, "EW of a padded head"),
         _f("score_scale", 2, "log2(e) / sqrt(head_dim), folded into the scale of Q"),
@@ -161,6 +184,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         ),
     ),
     Op.ATTENTION: (
+        Field("format", 0, 16, 2, "KvFormat of the records"),
         Field("heads_per_kv", 1, 0, 8, "query heads of a KV head"),
         Field("kv_heads", 1, 8, 8, "KV heads"),
         Field("head_dims", 1, 16, 16, "dimensions of a padded head"),

@@ -11,14 +11,12 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from .config import AcceleratorConfig
-from .isa import FIELDS, PLANES, Command, Dest, Mode, Op, Source
+from .config import SCALES_BYTES, AcceleratorConfig
+from .isa import FIELDS, PLANES, Command, Dest, KvFormat, Mode, Op, Source
 from .numeric import is_number
 
 ROW_NUMBER_BITS = 24
 """Bits in which the engine counts rows; the planes of an LM head count singly."""
-_SCALES_BYTES = 8
-"""Bytes of a KV record beside its codes."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,21 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
     rows = Quantity(c.rows, "rows")
     planes = (1 << ROW_NUMBER_BITS) - 1
     beat = Quantity(c.bus_bytes, "bus_bits / 8")
+    kv_format = _limit("format", low=0, high=int(max(KvFormat)))
     record = _limit("record_bytes", multiple=beat)
+
+    def codes(field: str, unit: Quantity) -> list[Limit]:
+        """A record has room for the scales behind the codes of K and V; `field` gives the head's
+        dimensions in units of `unit`."""
+        found = []
+        for kv in KvFormat:
+            size = kv.bits // 4  # bytes of a dimension, K and V
+            name = " * ".join(part for part in (str(size), unit.name) if part != "1")
+            term = Quantity(-size * unit.value, name), field
+            found.append(
+                _limit("record_bytes", term, low=SCALES_BYTES, when="format", values=(kv,))
+            )
+        return found
 
     def mode(*modes: Mode) -> dict[str, Any]:
         return {"when": "mode", "values": tuple(map(int, modes))}
@@ -157,16 +169,12 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
             _limit("ew", high=row, when="source", values=(Source.ROW,)),
         ),
         Op.KV_QUANT: (
-            _limit("heads", high=heads),
-            _limit("kv_heads", high=heads),
+            kv_format,
+            _limit("heads_per_kv * kv_heads", high=heads),
             _limit("head_ew", high=head),
-            _limit("heads * head_ew", (2, "kv_heads * head_ew"), high=row),
+            _limit("heads_per_kv * kv_heads * head_ew", (2, "kv_heads * head_ew"), high=row),
             record,
-            _limit(
-                "record_bytes",
-                (Quantity(-4 * c.lanes, "4 * lanes"), "head_ew"),
-                low=_SCALES_BYTES,
-            ),
+            *codes("head_ew", lanes),
         ),
         Op.LINEAR: (
             _limit("mode", low=0, high=int(max(Mode))),
@@ -220,6 +228,7 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
             _limit("head_ew", high=head, **mode(Mode.QKV)),
         ),
         Op.ATTENTION: (
+            kv_format,
             _limit("heads_per_kv * kv_heads", high=heads),
             _limit(
                 "head_dims",
@@ -231,7 +240,7 @@ def limits(config: AcceleratorConfig) -> dict[Op, tuple[Limit, ...]]:
                 high=Quantity(c.max_row, "max_row"),
             ),
             record,
-            _limit("record_bytes", (-4, "head_dims"), low=_SCALES_BYTES),
+            *codes("head_dims", Quantity.of(1)),
         ),
     }
 

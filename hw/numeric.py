@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .isa import KvFormat
+
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -30,10 +32,11 @@ INV_127 = np.float32(1 / 127)
 HEAD_CODE_MAX = 127 * 256
 """Largest code of the LM head's activation: two int8 digits in base 256."""
 INV_HEAD = np.float32(1 / HEAD_CODE_MAX)
-INV_32767 = np.float32(1 / 32767)
 ABSMAX_FLOOR = np.float32(1e-5)
 KV_FLOOR = np.float32(2.0**-100)
-"""Least absmax of a K, V or Q head: keeps 32767 / absmax finite."""
+"""Least absmax of a K, V or Q head: keeps the largest code / absmax finite."""
+INV_CODE_MAX = {kv: np.float32(1 / kv.code_max) for kv in KvFormat}
+"""What turns an absmax into the scale of a head's codes."""
 LOG2E = np.float32(1.4426950408889634)
 
 
@@ -187,11 +190,13 @@ def head_digits(codes: I64) -> tuple[I64, I64]:
     return high, codes - (high << 8)
 
 
-def kv_quant(x: F32) -> tuple[I64, F32]:
-    """int16 codes of heads `x` [..., head_dim] and their scales [...]."""
+def kv_quant(x: F32, kv: KvFormat) -> tuple[I64, F32]:
+    """Codes of heads `x` [..., head_dim] in a format, and their scales [...]: absmax over the
+    largest code."""
+    limit = kv.code_max
     a = np.maximum(np.max(np.abs(x), axis=-1), KV_FLOOR)
-    codes = to_int(mul(x, div(np.float32(32767), a)[..., None]), 0, -32767, 32767)
-    return codes, mul(a, INV_32767)
+    codes = to_int(mul(x, div(np.float32(limit), a)[..., None]), 0, -limit, limit)
+    return codes, mul(a, INV_CODE_MAX[kv])
 
 
 # ---------------------------------------------------------------- exp2 and sigmoid

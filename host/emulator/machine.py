@@ -20,7 +20,8 @@ from terntable.host.emulator.memory import Memory
 from terntable.host.emulator.program import Program, read_program
 from terntable.hw import numeric
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
-from terntable.hw.isa import Command, Dest, Mode, Op, Source
+from terntable.hw.isa import Command, Dest, KvFormat, Mode, Op, Source
+from terntable.hw.kv_records import pack_records, unpack_records
 
 F32 = NDArray[np.float32]
 
@@ -159,29 +160,18 @@ class Machine:
         self.factor[: len(factor)] = factor
 
     def _kv_quant(self, command: Command, now: Chunk) -> None:
-        heads, kv_heads = command["heads"], command["kv_heads"]
+        kv, kv_heads = KvFormat(command["format"]), command["kv_heads"]
+        heads = command["heads_per_kv"] * kv_heads
         dims = command["head_ew"] * self.config.lanes
         total = heads + 2 * kv_heads
-        width = total * dims
         tokens = now.tokens
-        codes, scales = numeric.kv_quant(self.f[:tokens, :width].reshape(tokens, total, dims))
-        self.q[:heads, :tokens, :dims] = codes[:, :heads].transpose(1, 0, 2)
-        self.q_scale[:heads, :tokens] = numeric.mul(
-            scales[:, :heads], np.float32(command["score_scale"])
-        ).T
-        k, v = slice(heads, heads + kv_heads), slice(heads + kv_heads, total)
-        records = np.zeros((tokens, kv_heads, command["record_bytes"]), np.uint8)
-        parts = (
-            codes[:, k].astype("<i2"),
-            codes[:, v].astype("<i2"),
-            scales[:, k, None].astype("<f4"),
-            scales[:, v, None].astype("<f4"),
-        )
-        at = 0
-        for part in parts:
-            data = np.ascontiguousarray(part).view(np.uint8)
-            records[:, :, at : at + data.shape[2]] = data
-            at += data.shape[2]
+        rows = self.f[:tokens, : total * dims].reshape(tokens, total, dims)
+        codes, scales = numeric.kv_quant(rows[:, :heads], KvFormat.INT16)
+        self.q[:heads, :tokens, :dims] = codes.transpose(1, 0, 2)
+        self.q_scale[:heads, :tokens] = numeric.mul(scales, np.float32(command["score_scale"])).T
+        k = numeric.kv_quant(rows[:, heads : heads + kv_heads], kv)
+        v = numeric.kv_quant(rows[:, heads + kv_heads :], kv)
+        records = pack_records(self.config, kv, k, v, command["record_bytes"])
         positions = now.position + np.arange(tokens)
         slots, ports = np.divmod(positions, self.config.ports)
         cache = self._cache(command, now, kv_heads, write=True)
@@ -212,11 +202,11 @@ class Machine:
         cache = self._cache(command, now, kv_heads, write=False)
         records = np.zeros((kv_heads, padded, command["record_bytes"]), np.uint8)
         records[:, :end] = cache.reshape(kv_heads, -1, records.shape[2])[:, :end]
-        codes = records[:, :, : 4 * dims].view("<i2")
-        scales = numeric.sanitise(records[:, :, 4 * dims : 4 * dims + 8].copy().view("<u4"))
+        codes, words = unpack_records(self.config, KvFormat(command["format"]), records, dims)
+        scales = numeric.sanitise(words)
         kv = KvCodes(
-            codes[:, :, :dims].astype(np.float64),
-            codes[:, :, dims:].astype(np.float64),
+            codes[:, :, 0].astype(np.float64),
+            codes[:, :, 1].astype(np.float64),
             scales[:, :, 0],
             scales[:, :, 1],
         )

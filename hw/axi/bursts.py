@@ -37,13 +37,15 @@ class BurstSplitter(Component):
 
     Latency: three cycles from a descriptor to its first burst; then at most one burst every three
     cycles, which keeps the bus busy with bursts of three beats and more. A descriptor of no beats
-    is taken and yields nothing. `busy` is high while a descriptor is in progress. Reset drops it.
+    is taken and yields nothing. `last` goes with the last burst of a descriptor. `busy` is high
+    while a descriptor is in progress. Reset drops it.
     """
 
     LATENCY = 3
 
     req: stream.Interface
     o: stream.Interface
+    last: Signal
     busy: Signal
 
     def __init__(self, bus_bits: int, burst_beats: int) -> None:
@@ -55,6 +57,7 @@ class BurstSplitter(Component):
             {
                 "req": In(stream.Signature(descriptor_layout())),
                 "o": Out(stream.Signature(burst_layout())),
+                "last": Out(1),
                 "busy": Out(1),
             }
         )
@@ -67,6 +70,7 @@ class BurstSplitter(Component):
         remaining = Signal(24)
         most = Signal(9)  # beats that the descriptor and the burst limit allow
         page = Signal(range(page_beats + 1))  # beats to the end of the page
+        ends = Signal()  # the burst limit allows the rest of the descriptor
         beats = Signal(9)
 
         m.d.comb += [self.o.payload.address.eq(address), self.o.payload.beats.eq(beats)]
@@ -82,12 +86,14 @@ class BurstSplitter(Component):
                 with m.Else():
                     short = remaining < self._burst_beats
                     m.d.sync += [
+                        ends.eq(remaining <= self._burst_beats),
                         most.eq(Mux(short, remaining[:9], self._burst_beats)),
                         page.eq(page_beats - address[shift : exact_log2(PAGE_BYTES)]),
                     ]
                     m.next = "SIZE"
             with m.State("SIZE"):
                 m.d.sync += beats.eq(Mux(page < most, page, most))
+                m.d.sync += self.last.eq(ends & (page >= most))
                 m.next = "ISSUE"
             with m.State("ISSUE"):
                 m.d.comb += self.o.valid.eq(1)

@@ -8,6 +8,7 @@ from amaranth import Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from ..interfaces import WriteChannelSignature
 from .bursts import BurstSplitter, burst_layout
@@ -17,8 +18,8 @@ class WriteChannel(Component):
     """One requester's side of a write port.
 
     A burst is offered when all its data lie in the buffer (of `depth` words), so that a slow
-    requester never holds the bus. `idle` is high when every descriptor that was taken has been
-    answered by the memory.
+    requester never holds the bus. `done` comes in the cycle of a descriptor's last answer, `idle`
+    is high when every descriptor that was taken has been answered by the memory.
 
     Latency: four cycles from a descriptor, or two from a burst's last word, to the offer of the
     burst. Throughput: a word a cycle into the buffer; with a buffer of one burst, half the bus.
@@ -64,6 +65,8 @@ class WriteChannel(Component):
 
         present = Signal(range(self._depth + 1))  # words of bursts that were not offered yet
         outstanding = Signal(range(self.OUTSTANDING + 1))
+        # Bursts in progress, the oldest lowest: whether they are the last of a descriptor.
+        lasts = Signal(self.OUTSTANDING)
         allowed = (present >= splitter.o.payload.beats) & (outstanding != self.OUTSTANDING)
         m.d.comb += [
             self.burst.payload.eq(splitter.o.payload),
@@ -76,6 +79,7 @@ class WriteChannel(Component):
             self.word.payload.eq(buffer.r_data),
             self.word.valid.eq(buffer.r_rdy),
             buffer.r_en.eq(self.word.ready),
+            self.channel.done.eq(self.answered & lasts[0]),
             self.channel.idle.eq(~splitter.busy & (outstanding == 0)),
         ]
         offered = self.burst.valid & self.burst.ready
@@ -85,4 +89,9 @@ class WriteChannel(Component):
         with m.Elif(stored):
             m.d.sync += present.eq(present + 1)
         m.d.sync += outstanding.eq(outstanding + offered - self.answered)
+        with m.If(self.answered):
+            m.d.sync += lasts.eq(lasts >> 1)
+        with m.If(offered):
+            at = outstanding - self.answered
+            m.d.sync += lasts.bit_select(at[: exact_log2(self.OUTSTANDING)], 1).eq(splitter.last)
         return m

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth import C, Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
 from .. import numeric
 from ..fp import Divide, Mul, delay
+from ..isa import KvFormat
 from ..numeric import F32
 from .scalar import ONE, bits, measured_layout
 
-LIMIT = np.float32(32767)
 
-
-def reference(absmax: F32, score_scale: F32) -> tuple[F32, F32]:
-    """(scale, factor): 32767 / a and fl(a * fl(1/32767)) * score_scale, a the floored absmax."""
+def reference(absmax: F32, kv: KvFormat, score_scale: F32) -> tuple[F32, F32]:
+    """(scale, factor): L / a and fl(a * fl(1 / L)) * score_scale, a the floored absmax and L the
+    format's largest code."""
     a = np.maximum(absmax, numeric.KV_FLOOR)
-    return numeric.div(LIMIT, a), numeric.mul(numeric.mul(a, numeric.INV_32767), score_scale)
+    factor = numeric.mul(numeric.mul(a, numeric.INV_CODE_MAX[kv]), score_scale)
+    return numeric.div(np.float32(kv.code_max), a), factor
 
 
 def dividers(lanes: int) -> int:
@@ -29,8 +30,8 @@ def dividers(lanes: int) -> int:
 class HeadScales(Component):
     """From the absmax of a head: the scale of its codes and the factor back.
 
-    The steps are those of `numeric.kv_quant`; the factor of a query head is multiplied by
-    `score_scale`.
+    The steps are those of `numeric.kv_quant`: keys and values are of `format`, a KvFormat that is
+    held by the command; query heads are int16, and their factor is multiplied by `score_scale`.
 
     Latency: `scaled` comes LATENCY cycles after a segment is taken, in order. Throughput: one
     every LATENCY + 1 cycles for each divider. No back-pressure at the output. Reset drops the
@@ -43,6 +44,7 @@ class HeadScales(Component):
         self._dividers = dividers
         super().__init__(
             {
+                "format": In(KvFormat),
                 "score_scale": In(32),
                 "i": In(stream.Signature(measured_layout())),
                 "scaled": Out(1),
@@ -65,11 +67,12 @@ class HeadScales(Component):
         largest = Signal(32)
         query = Signal()
         to_start = Signal.like(turn)
+        kv = Signal(KvFormat)
         m.d.comb += [
             self.i.ready.eq(free.bit_select(turn, 1)),
             taken.eq(self.i.valid & self.i.ready),
             inverse.a.eq(largest),
-            inverse.b.eq(bits(numeric.INV_32767)),
+            inverse.b.eq(_by_format(m, kv, {f: numeric.INV_CODE_MAX[f] for f in KvFormat})),
             post.a.eq(inverse.o),
             post.b.eq(Mux(delay(m, query, Mul.LATENCY, reset_less=True), self.score_scale, ONE)),
         ]
@@ -78,17 +81,19 @@ class HeadScales(Component):
             to_start.eq(turn),
             largest.eq(Mux(absmax > floor, Cat(absmax, C(0, 1)), floor)),
             query.eq(self.i.payload.query),
+            kv.eq(Mux(self.i.payload.query, KvFormat.INT16, self.format)),
         ]
         with m.If(taken):
             m.d.sync += [
                 turn.eq(Mux(turn == self._dividers - 1, 0, turn + 1)),
                 free.bit_select(turn, 1).eq(0),
             ]
+        limit = _by_format(m, kv, {f: np.float32(f.code_max) for f in KvFormat})
         for i in range(self._dividers):
             m.submodules[f"divide{i}"] = divide = Divide()
             m.d.comb += [
                 divide.start.eq(start & (to_start == i)),
-                divide.a.eq(bits(LIMIT)),
+                divide.a.eq(limit),
                 divide.b.eq(largest),
             ]
             with m.If(divide.done):
@@ -97,3 +102,13 @@ class HeadScales(Component):
         factor = delay(m, post.o, Divide.LATENCY - 2 * Mul.LATENCY, reset_less=True)
         m.d.comb += self.factor.eq(factor)
         return m
+
+
+def _by_format(m: Module, kv: Value, numbers: dict[KvFormat, np.float32]) -> Signal:
+    """The binary32 word that belongs to a format."""
+    word = Signal(32)
+    with m.Switch(kv):
+        for number_format, number in numbers.items():
+            with m.Case(number_format):
+                m.d.comb += word.eq(bits(number))
+    return word

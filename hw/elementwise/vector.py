@@ -42,18 +42,17 @@ def norm_quant_cycles(
 
 def kv_quant_cycles(
     config: AcceleratorConfig,
-    heads: int,
+    heads_per_kv: int,
     kv_heads: int,
     head_ew: int,
     tokens: int,
     record_bytes: int,
 ) -> int:
     """Most cycles that a KV_QUANT keeps the unit busy, when the KV channel never stalls."""
-    # The narrower of bus words and words of codes sets the pace of a record.
-    sends = record_bytes // min(config.bus_bytes, 2 * config.lanes)
+    beats = record_bytes // config.bus_bytes
     head = max(head_ew, -(-(HeadScales.LATENCY + 1) // dividers(config.lanes)))
-    token = heads * head + kv_heads * max(2 * head, sends + 5)
-    return tokens * token + 2 * head_ew + 2 * sends + HeadScales.LATENCY + 50
+    token = (heads_per_kv + 2) * head
+    return kv_heads * tokens * max(token, beats) + 2 * head_ew + 2 * beats + HeadScales.LATENCY + 50
 
 
 class VectorUnit(Component):
@@ -79,6 +78,9 @@ class VectorUnit(Component):
     a8_write : activation memory; factor : factor of a token's sums, to the epilogue.
     q_write, q_scale : codes and scales of query heads, to the attention unit.
     kv : write channel of the KV cache.
+    heads_done : KV heads of the KV_QUANT in hand, or the last one, that attention may begin on:
+        their queries are with the attention unit, their K and V acknowledged by the memory. Zero
+        from the cycle after a KV_QUANT is taken.
     moved : codes go to the activation memory or to the attention unit in this cycle.
     """
 
@@ -102,6 +104,7 @@ class VectorUnit(Component):
             "q_write": Out(QueryWriteSignature(c)),
             "q_scale": Out(QueryScaleSignature(c)),
             "kv": Out(WriteChannelSignature(c.bus_bits)),
+            "heads_done": Out(range(c.max_heads + 1)),
             "moved": Out(1),
         }
         for name in "xf":
@@ -124,6 +127,7 @@ class VectorUnit(Component):
         kv_fields = op_view(command, Op.KV_QUANT)
         settle = Signal(range(stats_latency(c.lanes) + 1))
         start = Signal()
+        taken = self.cmd.valid & self.cmd.ready
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
@@ -187,6 +191,8 @@ class VectorUnit(Component):
         m.d.comb += [
             norm.start.eq(start & norm_turn),
             kv.start.eq(start & is_kv),
+            kv.clear.eq(taken & (op_view(self.cmd.payload, Op.KV_QUANT)["op"] == Op.KV_QUANT)),
+            self.heads_done.eq(kv.heads_done),
             norm.command.eq(command),
             kv.command.eq(command),
             passes.words.eq(Mux(is_kv, kv_fields["head_ew"], fields["ew"])),
@@ -221,6 +227,7 @@ class VectorUnit(Component):
             scalar.parameters.norm.eq(fields["norm"]),
             scalar.parameters.inv_n.eq(fields["inv_n"]),
             scalar.parameters.eps.eq(fields["eps"]),
+            heads.format.eq(kv_fields["format"]),
             heads.score_scale.eq(kv_fields["score_scale"]),
             norm.codes.eq(lanes.codes),
             kv.codes.eq(lanes.codes),

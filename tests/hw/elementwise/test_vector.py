@@ -14,7 +14,7 @@ from cocotb.triggers import FallingEdge, ReadOnly, Timer
 
 from terntable.hw import isa, numeric
 from terntable.hw.config import AcceleratorConfig, load_config
-from terntable.hw.elementwise import kv_quant, norm_quant, records
+from terntable.hw.elementwise import kv_quant, norm_quant, record_descriptors
 from terntable.hw.elementwise.rows import RowMemory
 from terntable.hw.elementwise.vector import VectorUnit, kv_quant_cycles, norm_quant_cycles
 from terntable.hw.interfaces import (
@@ -27,7 +27,7 @@ from terntable.hw.interfaces import (
     command_layout,
     row_words,
 )
-from terntable.hw.isa import Op, Source
+from terntable.hw.isa import KvFormat, Op, Source
 from terntable.sim.harness import params, run_block
 
 F32 = np.float32
@@ -55,6 +55,7 @@ class Bench(Component):
             "q_write": Out(QueryWriteSignature(c)),
             "q_scale": Out(QueryScaleSignature(c)),
             "kv": Out(WriteChannelSignature(c.bus_bits)),
+            "heads_done": Out(range(c.max_heads + 1)),
         }
         for name in (*SOURCES, "gain"):
             ports[f"{name}_write"] = In(
@@ -90,7 +91,7 @@ class Bench(Component):
         connect(m, vector.a8_write, a8.write0)
         connect(m, flipped(self.a8), a8.read0)
         connect(m, flipped(self.cmd), vector.cmd)
-        m.d.comb += self.busy.eq(vector.busy)
+        m.d.comb += [self.busy.eq(vector.busy), self.heads_done.eq(vector.heads_done)]
         for name in ("factor", "q_write", "q_scale", "kv"):
             connect(m, getattr(vector, name), flipped(getattr(self, name)))
         return m
@@ -150,7 +151,11 @@ class Driver:
         self.memory: dict[int, int] = {}
         self.cycles = 0
         self.record: list[int] = []  # address and beats left of the descriptor in hand
-        self.answer = 0
+        self.descriptors: list[tuple[int, int]] = []
+        self.answers: list[int] = []  # cycles until each descriptor is answered, the oldest first
+        self.acknowledged = 0
+        self.groups = 0  # descriptors of a KV head; 0: no matter
+        self.queries: list[int] = []  # words of Q that were there when a head was done
         self.seen = {"req": False, "data": False}  # offered, and not taken yet
 
     async def reset(self) -> None:
@@ -160,7 +165,7 @@ class Driver:
         for name in (*SOURCES, "gain"):
             getattr(d, f"{name}_write__en").value = 0
             getattr(d, f"{name}_clear").value = 0
-        d.kv__idle.value = 1
+        d.kv__idle.value, d.kv__done.value = 1, 0
         d.rst.value = 1
         cocotb.start_soon(self.clock())
         for _ in range(3):
@@ -181,8 +186,12 @@ class Driver:
             ready = turn and self.random.random() >= self.stalls
             ready &= not self.stalls or self.seen[name]
             getattr(d, f"kv__{name}__ready").value = int(ready)
-        self.answer = max(0, self.answer - 1)
-        d.kv__idle.value = int(not self.record and not self.answer)
+        self.answers = [max(0, left - 1) for left in self.answers]
+        d.kv__idle.value = int(not self.record and not self.answers)
+        done = bool(self.answers) and not self.answers[0]
+        d.kv__done.value = int(done)
+        if done:
+            del self.answers[0]
         await ReadOnly()
         for name in self.seen:
             valid, ready = (int(getattr(d, f"kv__{name}__{n}").value) for n in ("valid", "ready"))
@@ -203,7 +212,7 @@ class Driver:
         if int(d.kv__req__valid.value) and int(d.kv__req__ready.value):
             payload = int(d.kv__req__payload.value)
             self.record = [payload & 0xFFFFFFFF, payload >> 32]
-            assert self.record[1] > 0
+            self.descriptors.append((self.record[0], self.record[1]))
         elif int(d.kv__data__valid.value) and int(d.kv__data__ready.value):
             payload = int(d.kv__data__payload.value)
             beat = self.config.bus_bytes
@@ -214,7 +223,13 @@ class Driver:
             self.record = [self.record[0] + beat, self.record[1] - 1]
             if not self.record[1]:
                 self.record = []
-                self.answer = self.random.randint(1, 20) if self.stalls else 1
+                self.answers.append(self.random.randint(1, 60) if self.stalls else 1)
+        if self.groups:
+            # A head is done when its descriptors were answered, the last one a cycle before.
+            assert int(d.heads_done.value) == self.acknowledged // self.groups
+        self.acknowledged += done
+        if self.groups and done and not self.acknowledged % self.groups:
+            self.queries.append(len(self.q_codes))
         await FallingEdge(d.clk)
 
     async def fill(self, name: str, rows: np.ndarray) -> None:
@@ -239,8 +254,9 @@ class Driver:
                 await self.cycle()
         port["en"].value = 0
 
-    async def run(self, command: bytes, tokens: int, position: int) -> int:
-        """One command to its end; the cycles it took."""
+    async def run(self, command: bytes, tokens: int, position: int, groups: int = 0) -> int:
+        """One command to its end; the cycles it took. A KV_QUANT writes each KV head in `groups`
+        descriptors."""
         d = self.dut
         payload = int.from_bytes(command, "little")
         for value, lsb in ((position, 528), (tokens, 560)):
@@ -250,6 +266,7 @@ class Driver:
         assert int(d.cmd__ready.value) and not int(d.busy.value)
         begin = self.cycles
         await self.cycle()
+        self.acknowledged, self.groups, self.queries = 0, groups, []
         d.cmd__valid.value = 0
         d.cmd__payload.value = self.random.getrandbits(592)  # nobody holds it
         while int(d.busy.value):
@@ -258,6 +275,7 @@ class Driver:
             assert self.cycles - begin < 200_000
         took = self.cycles - begin
         await self.cycle()
+        self.groups = 0
         return took
 
     async def a8_row(self, row: int, tiles: int) -> np.ndarray:
@@ -326,8 +344,9 @@ async def check_norm_quant(dut) -> None:
 async def check_kv_quant(dut) -> None:
     driver, c, p, rng = await start()
     for case in p["kv_quant"]:
-        heads, kv_heads, dim = case["heads"], case["kv_heads"], case["head_dim"]
-        tokens, position = case["tokens"], case["position"]
+        per_kv, kv_heads, dim = case["heads_per_kv"], case["kv_heads"], case["head_dim"]
+        tokens, position, kv = case["tokens"], case["position"], KvFormat[case["format"]]
+        heads = per_kv * kv_heads
         driver.stalls = case.get("stalls", 0)
         if kinds := case.get("rows"):
             rows = [[extreme_row(kind, dim) for kind in kinds]] * tokens
@@ -337,7 +356,7 @@ async def check_kv_quant(dut) -> None:
             ]
         x = np.array(rows, F32).reshape(tokens, -1, dim)
         score_scale = F32(numeric.LOG2E / np.sqrt(dim))
-        record_bytes = c.record_bytes(dim) + case.get("spare_beats", 0) * c.bus_bytes
+        record_bytes = c.record_bytes(dim, kv.bits) + case.get("spare_beats", 0) * c.bus_bytes
         values = {
             "address": 0x1000,
             "port_stride": 0x100000,
@@ -347,17 +366,21 @@ async def check_kv_quant(dut) -> None:
         await driver.fill("f", x.reshape(tokens, -1))
         command = isa.encode(
             Op.KV_QUANT,
-            heads=heads,
+            format=kv,
+            heads_per_kv=per_kv,
             kv_heads=kv_heads,
             head_ew=dim // c.lanes,
             score_scale=score_scale,
             **values,
         )
-        for seen in (driver.q_codes, driver.q_scales, driver.memory):
+        for seen in (driver.q_codes, driver.q_scales, driver.memory, driver.descriptors):
             seen.clear()
-        took = await driver.run(command, tokens, position)
+        groups = record_descriptors.token_groups(c, tokens)
+        took = await driver.run(command, tokens, position, len(groups))
         dut._log.info(f"KV_QUANT {case} took {took}")
         codes, scales, written = kv_quant.reference(
+            c,
+            kv,
             x[:, :heads],
             x[:, heads : heads + kv_heads],
             x[:, heads + kv_heads :],
@@ -379,10 +402,18 @@ async def check_kv_quant(dut) -> None:
         want = {}
         for t in range(tokens):
             for h in range(kv_heads):
-                at = records.record_address(c, values, h, position + t)
+                at = record_descriptors.record_address(c, values, h, position + t)
                 want |= {at + i: int(b) for i, b in enumerate(written[t, h])}
         assert driver.memory == want, case
-        most = kv_quant_cycles(c, heads, kv_heads, dim // c.lanes, tokens, record_bytes)
+        of_command = values | {"kv_heads": kv_heads}
+        assert driver.descriptors == list(
+            record_descriptors.reference(c, of_command, tokens, position)
+        ), case
+        # A head that is done has its queries with the attention unit, whatever comes after it.
+        assert len(driver.queries) == kv_heads
+        for h, there in enumerate(driver.queries):
+            assert there >= (h + 1) * per_kv * tokens * dim // c.lanes, case
+        most = kv_quant_cycles(c, per_kv, kv_heads, dim // c.lanes, tokens, record_bytes)
         assert driver.stalls or took <= most, (case, took, most)
 
 
@@ -406,11 +437,12 @@ async def check_reset(dut) -> None:
         ),
         isa.encode(
             Op.KV_QUANT,
-            heads=2,
+            format=KvFormat.INT8,
+            heads_per_kv=2,
             kv_heads=1,
             head_ew=16 // c.lanes,
             score_scale=F32(1),
-            record_bytes=c.record_bytes(16),
+            record_bytes=c.record_bytes(16, KvFormat.INT8.bits),
             **dims,
         ),
     ]
@@ -426,7 +458,7 @@ async def check_reset(dut) -> None:
             dut.rst.value = 1
             await driver.cycle()
             dut.rst.value = 0
-            driver.record = []
+            driver.record, driver.answers = [], []
             for seen in (driver.factors, driver.memory, driver.q_codes, driver.q_scales):
                 seen.clear()
             assert not int(dut.busy.value)
@@ -474,17 +506,19 @@ def kv_cases(config: AcceleratorConfig, seed: int, count: int) -> list[dict]:
     cases = []
     while len(cases) < count:
         kv_heads = rng.randint(1, 3)
-        heads = kv_heads * rng.randint(1, 3)
+        per_kv = rng.randint(1, 3)
+        heads = kv_heads * per_kv
         pad = config.head_pad
         dim = rng.randint(1, config.max_head_dim // pad) * pad
         if heads > config.max_heads or (heads + 2 * kv_heads) * dim > config.max_row:
             continue
         cases.append(
             {
-                "heads": heads,
+                "format": [*KvFormat][len(cases) % len(KvFormat)].name,
+                "heads_per_kv": per_kv,
                 "kv_heads": kv_heads,
                 "head_dim": dim,
-                "tokens": rng.randint(1, min(config.chunk, 5)),
+                "tokens": rng.randint(1, min(config.chunk, 9)),
                 "position": rng.randint(0, 40),
                 "stalls": rng.choice([0, 0.3, 0.9]),
                 "spare_beats": rng.choice([0, 0, 3]),
@@ -514,11 +548,12 @@ def extreme_norm_cases(config: AcceleratorConfig) -> list[dict]:
     ]
 
 
-def extreme_kv_case(config: AcceleratorConfig) -> dict:
+def extreme_kv_case(config: AcceleratorConfig, kv: KvFormat) -> dict:
     """Heads of every extreme size: queries and keys, and values in another order."""
     kinds = [*SIZES]
     return {
-        "heads": len(kinds),
+        "format": kv.name,
+        "heads_per_kv": 1,
         "kv_heads": len(kinds),
         "head_dim": config.head_pad,
         "tokens": 2,
@@ -544,19 +579,26 @@ def run(spec: dict, norms: list[dict], kvs: list[dict], test: str | None = None)
         {"config": "test", "fields": {"tokens": 1, "ports": 1, "bus_bits": 256}},
         {
             "config": "test",
-            "fields": {"tables": 8, "rows": 8, "lanes": 8, "attention_dims": 8, "ports": 4},
+            "fields": {
+                "tables": 8,
+                "rows": 8,
+                "lanes": 8,
+                "attention_dims": 8,
+                "ports": 4,
+                "chunk": 9,
+            },
         },
     ],
     ids=["test", "one-digit-wide-bus", "eight-lanes-narrow-bus"],
 )
 def test_commands(spec: dict) -> None:
     c = variant(spec)
-    run(spec, norm_cases(c, 1, 16, 128), kv_cases(c, 2, 8))
+    run(spec, norm_cases(c, 1, 16, 128), kv_cases(c, 2, 12))
 
 
 def test_extremes() -> None:
     c = load_config("test")
-    run({"config": "test"}, extreme_norm_cases(c), [extreme_kv_case(c)])
+    run({"config": "test"}, extreme_norm_cases(c), [extreme_kv_case(c, kv) for kv in KvFormat])
 
 
 def test_tiny() -> None:
