@@ -34,10 +34,17 @@ def record_places(
         for number_format in KvFormat:
             with m.Case(number_format):
                 m.d.sync += size.eq(words << exact_log2(dims * number_format.bits // 4))
-    units = (size + (1 << unit_shift) - 1) >> unit_shift
+    least_shift = min(exact_log2(dims * f.bits // 4) for f in KvFormat)
+
+    def whole(shift: int) -> Value:
+        """Units of 2**shift bytes that hold the codes."""
+        up = (1 << shift) - 1 if least_shift < shift else 0
+        return (size + up) >> shift if up else size >> shift
+
+    units = whole(unit_shift)
     places = Signal(places_layout(config))
     m.d.sync += [
-        places.codes.eq((size + config.bus_bytes - 1) >> bus_shift),
+        places.codes.eq(whole(bus_shift)),
         places.scales.eq(units >> (bus_shift - unit_shift)),
         places.lane.eq(units[: bus_shift - unit_shift]),
     ]

@@ -9,7 +9,8 @@ from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 from ..config import KV_BLOCK
 from ..fp import delay, register
 from ..interfaces import ReadChannelSignature
-from .records import RecordUnpacker
+from ..record_places import record_places
+from .records import RecordUnpacker, widened
 from .shape import READ_LATENCY, SLOTS, AttentionShape
 
 
@@ -80,6 +81,7 @@ class KvBuffer(Component):
         positions = Signal(range(KV_BLOCK + 1))
         slot = Signal(range(SLOTS))
         offset = Signal(32)
+        places = record_places(m, c, job.format, job.head_beats, s.dims)
         record_beats = Signal(16)
         m.d.sync += record_beats.eq(job.record_bytes >> (c.bus_bytes.bit_length() - 1))
         beats = [Signal(24, name=f"beats{p}") for p in range(ports)]
@@ -153,15 +155,15 @@ class KvBuffer(Component):
         scale_slot, scale_j = register(m, self.scale.slot), register(m, self.scale.j)
         codes, scales = [], []
         for p, channel in enumerate(channels):
-            m.submodules[f"unpack{p}"] = unpack = RecordUnpacker(
-                c.bus_bits, s.word_bits, s.beats, per_port
-            )
+            m.submodules[f"unpack{p}"] = unpack = RecordUnpacker(s)
             turn = Signal(range(SLOTS), name=f"turn{p}")
             connect(m, flipped(channel.data), unpack.i)
             m.d.comb += [
                 unpack.go.eq((asked & ~filled[p]).bit_select(turn, 1)),
                 unpack.count.eq(count_of(size[turn], p)),
+                unpack.format.eq(job.format),
                 unpack.head_beats.eq(job.head_beats),
+                unpack.places.eq(places),
                 unpack.record_beats.eq(record_beats),
             ]
             with m.If(unpack.done):
@@ -200,11 +202,13 @@ class KvBuffer(Component):
         # The bank that a position lies in.
         code_port = register(m, code_j[: max(port_bits, 1)])
         scale_port = register(m, scale_j[: max(port_bits, 1)])
+        packed = Signal(s.word_bits)
         code = Signal(s.word_bits, reset_less=True)
+        m.d.sync += code.eq(widened(m, job.format, packed, s.dims))
         scale = Signal(64, reset_less=True)
         for p in range(ports):
             with m.If((code_port == p) | (ports == 1)):
-                m.d.sync += code.eq(codes[p])
+                m.d.comb += packed.eq(codes[p])
             with m.If((scale_port == p) | (ports == 1)):
                 m.d.sync += scale.eq(scales[p])
         m.d.comb += [

@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
+from ..config import KV_BLOCK
 from ..fp import sanitise
+from ..isa import KvFormat
+from ..record_places import places_layout
+from .shape import AttentionShape
+
+
+def widened(m: Module, kv: Value, word: Value, dims: int) -> Signal:
+    """The `dims` int16 codes of a code word as RecordUnpacker packs it, signs extended;
+    combinational."""
+    codes = Signal(16 * dims)
+    with m.Switch(kv):
+        for number_format in KvFormat:
+            bits = number_format.bits
+            packed = word[(16 - bits) * dims :]
+            with m.Case(number_format):
+                m.d.comb += codes.eq(
+                    Cat(
+                        Cat(code, code[-1].replicate(16 - bits))
+                        for code in (packed.word_select(i, bits) for i in range(dims))
+                    )
+                )
+    return codes
 
 
 class RecordUnpacker(Component):
     """While `go` is high, takes `count` records from `i` and then raises `done` for a cycle, in
     which it takes nothing; the next block begins the cycle after.
 
-    A record is `head_beats` words of K codes, as many of V codes, the scales of K and V (binary32)
-    and padding to `record_beats` whole bus words. A code word comes out as `code` and the scales,
-    sanitised, as `scale`, both one cycle after their last bit was taken and at most one a cycle;
-    `done` is never before the last of them.
+    A record (`kv_records`) is `head_beats` words of K codes, as many of V codes, the scales of K
+    and V and padding to `record_beats` whole bus words; `places`, from `record_places`, says where
+    its parts lie. A code word comes out as `code`, its codes packed in its upper end, `format.bits`
+    each, and the scales, sanitised, as `scale`, both one cycle after their last bit was taken and
+    at most one a cycle; `done` is never before the last of them. All parameters are held while
+    `go` is high.
 
     Throughput: a bus word a cycle, or as many cycles as code words are in it. `i.ready` depends on
-    `go` and `count`, not on `i.valid`. Reset: the next word is the first of a record.
+    the parameters, not on `i.valid`. Reset: the next word is the first of a record.
     """
 
     i: stream.Interface
 
-    def __init__(self, bus_bits: int, word_bits: int, beats: int, positions: int) -> None:
-        if max(bus_bits, word_bits) % min(bus_bits, word_bits):
-            raise ValueError(f"{bus_bits} and {word_bits} bits: the ratio must be an integer")
-        self._bus_bits = bus_bits
-        self._word_bits = word_bits
+    def __init__(self, shape: AttentionShape) -> None:
+        self._shape = shape
+        positions = KV_BLOCK // shape.config.ports
         at = {"en": Out(1), "position": Out(range(max(positions, 2)))}
         super().__init__(
             {
-                "i": In(stream.Signature(bus_bits)),
+                "i": In(stream.Signature(shape.config.bus_bits)),
                 "go": In(1),
                 "count": In(range(positions + 1)),
-                "head_beats": In(range(beats + 1)),
+                "format": In(KvFormat),
+                "head_beats": In(range(shape.beats + 1)),
+                "places": In(places_layout(shape.config)),
                 "record_beats": In(16),
                 "done": Out(1),
                 "code": Out(
                     Signature(
-                        at
-                        | {
-                            "v": Out(1),
-                            "beat": Out(range(max(beats, 2))),
-                            "data": Out(word_bits),
-                        }
+                        at | {"v": Out(1), "beat": Out(shape.beat), "data": Out(shape.word_bits)}
                     )
                 ),
                 "scale": Out(Signature(at | {"k": Out(32), "v": Out(32)})),
@@ -54,81 +73,100 @@ class RecordUnpacker(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bus, word = self._bus_bits, self._word_bits
-        cuts, joins = max(1, bus // word), max(1, word // bus)
-
+        bus, dims = self._shape.config.bus_bits, self._shape.dims
         position = Signal.like(self.count)
-        cut = Signal(range(max(cuts, 2)))  # part of the bus word
-        join = Signal(range(max(joins, 2)))  # part of the code word
         bus_beat = Signal(16)
-        beat = Signal(max(len(self.head_beats), 2))
-        section = Signal(2)  # 0 K, 1 V, 2 scales and padding
-
+        take = Signal()  # a part of a bus word
+        part = Signal(range(max(2, bus // (dims * min(kv.bits for kv in KvFormat)))))
+        last_part = Signal()
         more = self.go & (position != self.count)
-        take = more & self.i.valid
-        whole = join == joins - 1
-        last_cut = cut == cuts - 1
-        ends = last_cut & (bus_beat == self.record_beats - 1)
+        has_codes = bus_beat < self.places.codes
+        takes_word = take & last_part
+        ends = takes_word & (bus_beat + 1 == self.record_beats)
         m.d.comb += [
-            self.i.ready.eq(more & last_cut),
+            take.eq(more & self.i.valid),
+            self.i.ready.eq(more & last_part),
             self.done.eq(self.go & (position == self.count)),
         ]
-        piece = self.i.payload.word_select(cut, word) if cuts > 1 else self.i.payload
-        held = Signal(word, reset_less=True)
-        joined = Signal(word)
-        if joins > 1:
-            m.d.comb += joined.eq(held)
-            m.d.comb += joined.word_select(join, bus).eq(piece)
-        else:
-            m.d.comb += joined.eq(piece)
-
-        k_scale = Signal(32, reset_less=True)
-        m.d.sync += [self.code.en.eq(0), self.scale.en.eq(0)]
         with m.If(self.done):
             m.d.sync += position.eq(0)
         with m.If(take):
+            m.d.sync += part.eq(part + 1)
+        with m.If(takes_word):
+            m.d.sync += [part.eq(0), bus_beat.eq(bus_beat + 1)]
+        with m.If(ends):
+            m.d.sync += [bus_beat.eq(0), position.eq(position + 1)]
+
+        whole = Signal()
+        with m.Switch(self.format):
+            for kv in KvFormat:
+                with m.Case(kv):
+                    self._elaborate_format(
+                        m, kv.bits * dims, take, part, has_codes, last_part, whole
+                    )
+        self._elaborate_places(m, take, whole, ends)
+        m.d.sync += [self.code.position.eq(position), self.scale.position.eq(position)]
+
+        # Scales: in a bus word side by side, or in two that follow one another.
+        at_scales = takes_word & (bus_beat == self.places.scales)
+        m.d.sync += self.scale.en.eq(at_scales)
+        if bus >= 64:
+            pair = self.i.payload.word_select(self.places.lane, 64)
             m.d.sync += [
-                held.eq(joined),
-                self.code.en.eq(whole & ~section[1]),
-                self.code.position.eq(position),
-                self.code.v.eq(section[0]),
-                self.code.beat.eq(beat),
-                self.code.data.eq(joined),
-                self.scale.position.eq(position),
-                cut.eq(cut + 1),
-                join.eq(join + 1),
+                self.scale.k.eq(sanitise(pair[:32])),
+                self.scale.v.eq(sanitise(pair[32:])),
             ]
-            with m.If(last_cut):
-                m.d.sync += [cut.eq(0), bus_beat.eq(bus_beat + 1)]
-            with m.If(whole):
-                m.d.sync += join.eq(0)
-                with m.If(section[1]):
-                    with m.If(beat != 3):  # only told apart from the first two words
-                        m.d.sync += beat.eq(beat + 1)
-                with m.Elif(beat == self.head_beats - 1):
-                    m.d.sync += [beat.eq(0), section.eq(section + 1)]
-                with m.Else():
-                    m.d.sync += beat.eq(beat + 1)
-            with m.If(section[1]):
-                if word >= 64:
-                    k, v = joined[:32], joined[32:64]
-                    # A joined word may end with the record before it is full.
-                    m.d.sync += self.scale.en.eq(ends if joins > 1 else beat == 0)
-                else:
-                    k, v = k_scale, joined[:32]
-                    with m.If(beat == 0):
-                        m.d.sync += k_scale.eq(joined[:32])
-                    m.d.sync += self.scale.en.eq(beat == 1)
-                m.d.sync += [
-                    self.scale.k.eq(sanitise(k)),
-                    self.scale.v.eq(sanitise(v)),
-                ]
-            with m.If(ends):
-                m.d.sync += [
-                    bus_beat.eq(0),
-                    join.eq(0),
-                    beat.eq(0),
-                    section.eq(0),
-                    position.eq(position + 1),
-                ]
+        else:
+            after = Signal()
+            with m.If(takes_word):
+                m.d.sync += after.eq(at_scales)
+            m.d.sync += [
+                self.scale.en.eq(takes_word & after),
+                self.scale.v.eq(sanitise(self.i.payload)),
+            ]
+            with m.If(at_scales):
+                m.d.sync += self.scale.k.eq(sanitise(self.i.payload))
         return m
+
+    def _elaborate_format(
+        self,
+        m: Module,
+        packed_bits: int,
+        take: Value,
+        part: Signal,
+        has_codes: Value,
+        last_part: Signal,
+        whole: Signal,
+    ) -> None:
+        """Bus words to code words of `packed_bits`: `whole` says that the part that is taken
+        completes one, `last_part` that nothing of the bus word is left then."""
+        bus, word = self._shape.config.bus_bits, self.code.data
+        parts, joins = max(1, bus // packed_bits), max(1, packed_bits // bus)
+        m.d.comb += last_part.eq((part == parts - 1) | ~has_codes)
+        if joins > 1:
+            join = Signal(range(joins), name=f"join{packed_bits}")
+            m.d.comb += whole.eq(join == joins - 1)
+            with m.If(take):
+                m.d.sync += [word.eq(Cat(word[bus:], self.i.payload))]
+                m.d.sync += join.eq(Mux(has_codes, join + 1, 0))
+        else:
+            m.d.comb += whole.eq(1)
+            with m.If(take):
+                top = word[len(word) - packed_bits :]
+                m.d.sync += top.eq(self.i.payload.word_select(part, packed_bits))
+
+    def _elaborate_places(self, m: Module, take: Value, whole: Value, ends: Value) -> None:
+        """Which word of the record the next code word is."""
+        beat, v = Signal(self._shape.beat), Signal()
+        over = Signal()  # K and V are through
+        m.d.sync += [
+            self.code.en.eq(take & whole & ~over),
+            self.code.v.eq(v),
+            self.code.beat.eq(beat),
+        ]
+        with m.If(take & whole & ~over):
+            m.d.sync += beat.eq(beat + 1)
+            with m.If(beat + 1 == self.head_beats):
+                m.d.sync += [beat.eq(0), v.eq(~v), over.eq(v)]
+        with m.If(ends):
+            m.d.sync += [beat.eq(0), v.eq(0), over.eq(0)]

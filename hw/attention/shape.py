@@ -8,6 +8,7 @@ from amaranth import Shape, unsigned
 from amaranth.lib import data
 
 from ..config import KV_BLOCK, AcceleratorConfig
+from ..isa import KvFormat
 
 READ_LATENCY = 3
 """Cycles from an address to the operands of the multipliers: codes of K, V and Q, weights."""
@@ -125,6 +126,7 @@ class AttentionShape:
                 "tokens": Shape.cast(range(c.chunk + 1)),
                 "heads_per_kv": Shape.cast(range(c.max_heads + 1)),
                 "kv_heads": Shape.cast(range(c.max_heads + 1)),
+                "format": Shape.cast(KvFormat),
                 "head_beats": Shape.cast(range(self.beats + 1)),
                 "address": unsigned(32),
                 "head_stride": unsigned(32),

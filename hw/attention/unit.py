@@ -198,6 +198,7 @@ class AttentionUnit(Component):
                         job.tokens.eq(self.cmd.payload.tokens),
                         job.heads_per_kv.eq(fields["heads_per_kv"]),
                         job.kv_heads.eq(fields["kv_heads"]),
+                        job.format.eq(fields["format"]),
                         job.head_beats.eq(fields["head_dims"] >> dim_bits),
                         job.address.eq(fields["address"]),
                         job.head_stride.eq(fields["head_stride"]),

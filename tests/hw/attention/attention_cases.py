@@ -9,6 +9,8 @@ import numpy as np
 from terntable.hw import isa
 from terntable.hw.attention.reference import reference
 from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import KvFormat
+from terntable.hw.kv_records import pack_records
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Case:
     head_dims: int = 8
     tokens: int = 1
     position: int = 0
+    format: KvFormat = KvFormat.INT16
     kind: str = "random"
     seed: int = 0
     address: int = field(default=0, compare=False)
@@ -39,8 +42,8 @@ def _scales(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: 
     return np.exp2(rng.uniform(low, high, shape)).astype(np.float32)
 
 
-def _codes(rng: np.random.Generator, shape: tuple[int, ...]):
-    return rng.integers(-32767, 32768, shape)
+def _codes(rng: np.random.Generator, shape: tuple[int, ...], kv: KvFormat = KvFormat.INT16):
+    return rng.integers(-kv.code_max, kv.code_max + 1, shape)
 
 
 def build(config: AcceleratorConfig, case: Case) -> Stimulus:
@@ -49,12 +52,14 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
     heads = case.heads_per_kv * case.kv_heads
     length = case.position + case.tokens
     q = _codes(rng, (case.tokens, heads, case.head_dims))
-    k = _codes(rng, (case.kv_heads, length, case.head_dims))
-    v = _codes(rng, (case.kv_heads, length, case.head_dims))
-    # Scores within some tens for random data: codes are near 2**15.
+    kv, most = case.format, case.format.code_max
+    k = _codes(rng, (case.kv_heads, length, case.head_dims), kv)
+    v = _codes(rng, (case.kv_heads, length, case.head_dims), kv)
+    # Scores within some tens for random data: codes are near 2**15, or the format's largest.
+    narrow = 16 - kv.bits
     q_scales = _scales(rng, q.shape[:2], -15, -13)
-    k_scales = _scales(rng, k.shape[:2], -15, -13)
-    v_scales = _scales(rng, k.shape[:2], -20, -14)
+    k_scales = _scales(rng, k.shape[:2], narrow - 15, narrow - 13)
+    v_scales = _scales(rng, k.shape[:2], narrow - 20, narrow - 14)
     match case.kind:
         case "random":
             pass
@@ -79,10 +84,10 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
             v[:] = 0
             v_scales[:] = np.float32(2.0**-115)
         case "largest":
-            q[:], k[:], v[:] = 32767, -32767, 32767
+            q[:], k[:], v[:] = 32767, -most, most
             k_scales[:], v_scales[:] = np.float32(2**-15), np.float32(3e38)
         case "least":
-            q[:], k[:], v[:] = -32767, 32767, -32767
+            q[:], k[:], v[:] = -32767, most, -most
             k_scales[:], v_scales[:] = np.float32(3e38), np.float32(3e38)
         case "wide_v":
             v_scales[:] = _scales(rng, v_scales.shape, -115, 100)
@@ -96,26 +101,19 @@ def build(config: AcceleratorConfig, case: Case) -> Stimulus:
         case _:
             raise ValueError(case.kind)
 
-    ports, record = config.ports, config.record_bytes(case.head_dims)
+    ports, record = config.ports, config.record_bytes(case.head_dims, kv.bits)
     slots = -(-length // ports) + 1
     head_stride = slots * record
     port_stride = head_stride * case.kv_heads + 64 * config.bus_bytes
     dram = rng.integers(0, 256, ports * port_stride + case.address, np.uint8)
+    packed = pack_records(config, kv, (k, k_scales), (v, v_scales), record)
     for h in range(case.kv_heads):
         for at in range(length):
-            data = b"".join(
-                x.tobytes()
-                for x in (
-                    k[h, at].astype("<i2"),
-                    v[h, at].astype("<i2"),
-                    k_scales[h, at : at + 1],
-                    v_scales[h, at : at + 1],
-                )
-            )
             start = case.address + at % ports * port_stride + h * head_stride + at // ports * record
-            dram[start : start + len(data)] = np.frombuffer(data, np.uint8)
+            dram[start : start + record] = packed[h, at]
     command = isa.encode(
         isa.Op.ATTENTION,
+        format=kv,
         heads_per_kv=case.heads_per_kv,
         kv_heads=case.kv_heads,
         head_dims=case.head_dims,

@@ -1,6 +1,8 @@
 """The attention unit's Verilog against its reference, bit for bit."""
 
+import itertools
 import random
+from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -11,6 +13,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 
 from terntable.hw.attention.unit import AttentionUnit
 from terntable.hw.config import AcceleratorConfig, load_config
+from terntable.hw.isa import KvFormat
 from terntable.sim.harness import params, run_block
 
 
@@ -145,7 +148,7 @@ class Bench:
         seen = sum(
             case.position + min(at + step, case.tokens) for at in range(0, case.tokens, step)
         )
-        record_beats = config.record_bytes(case.head_dims) // config.bus_bytes
+        record_beats = config.record_bytes(case.head_dims, case.format.bits) // config.bus_bytes
         assert self.beats_read == seen * case.kv_heads * record_beats
         return cycles
 
@@ -247,7 +250,10 @@ def cases_of(name: str) -> list[Case]:
             (2, 1, 32, 1, 64),
         )
     ]
-    return lists[name]
+    # The formats of K and V in turn, over the cases and from one run of a case to the next.
+    formats = itertools.cycle(KvFormat)
+    runs = len(KvFormat) if name in ("groups", "variants") else 1
+    return [replace(case, format=next(formats)) for _ in range(runs) for case in lists[name]]
 
 
 @cocotb.test()
