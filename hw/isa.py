@@ -143,7 +143,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         _f("eps", 3, "epsilon of the norm"),
     ),
     Op.KV_QUANT: (
-        Field("format", 0, 16, 2, "KvFormat"),
+        Field("format", 0, 16, 2, "KvFormat of K and V; Q is int16"),
         Field("heads_per_kv", 1, 0, 8, "query heads of a KV head"),
         Field("kv_heads", 1, 8, 8, "KV heads"),
         Field("head_ew", 1, 16, 8, "EW of a padded head"),
@@ -184,7 +184,7 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
         ),
     ),
     Op.ATTENTION: (
-        Field("format", 0, 16, 2, "KvFormat of the records"),
+        Field("format", 0, 16, 2, "KvFormat, that of the KV_QUANTs that wrote the records"),
         Field("heads_per_kv", 1, 0, 8, "query heads of a KV head"),
         Field("kv_heads", 1, 8, 8, "KV heads"),
         Field("head_dims", 1, 16, 16, "dimensions of a padded head"),

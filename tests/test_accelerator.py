@@ -12,6 +12,7 @@ from terntable.host.devices.sim import SimDevice
 from terntable.host.image import Image
 from terntable.host.model import ModelSpec, random_model
 from terntable.hw.config import load_config
+from terntable.hw.isa import KvFormat
 
 from .agreement import assert_same
 
@@ -94,8 +95,9 @@ def rtl() -> Iterator[SimDevice]:
         yield device
 
 
-def image_of(name: str) -> Image:
-    return compile_model(random_model(SPECS[name], seed=3, shards=SHARDS.get(name, 1)), CONFIG)
+def image_of(name: str, kv: KvFormat = KvFormat.INT16) -> Image:
+    model = random_model(SPECS[name], seed=3, shards=SHARDS.get(name, 1))
+    return compile_model(model, CONFIG, kv=kv)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -111,6 +113,13 @@ def test_prompt_lengths_around_a_chunk(rtl: SimDevice, first: int) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_chunk_lengths(rtl: SimDevice, chunk: int) -> None:
     assert_same(image_of("llama"), rtl, [7, 1], chunk)
+
+
+@pytest.mark.parametrize("kv", [KvFormat.INT8, KvFormat.INT4], ids=lambda kv: kv.label)
+@pytest.mark.parametrize("name", SPECS)
+def test_formats_of_k_and_v(rtl: SimDevice, name: str, kv: KvFormat) -> None:
+    """Several chunks, across an attention block, decode, and a second turn of the conversation."""
+    assert_same(image_of(name, kv), rtl, [29, 1, 1, 1, 7, 1])
 
 
 def test_turns_across_attention_blocks(rtl: SimDevice) -> None:

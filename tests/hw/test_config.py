@@ -92,7 +92,24 @@ def test_derived_sizes() -> None:
     assert (c.tile_inputs, c.index_bits, c.word_trits, c.word_bits) == (48, 5, 192, 320)
     assert [changed(group=g, tables=16).index_bits for g in (2, 3, 4)] == [4, 5, 7]
     assert c.k_tiles(256) == 6
-    assert c.record_bytes(64) == 272  # 4 * 64 + 8 bytes in whole 16-byte beats
+
+
+@pytest.mark.parametrize(
+    ("bus_bits", "head_dim", "bits", "scales", "size"),
+    [
+        (128, 96, 16, 384, 400),
+        (128, 96, 8, 192, 208),
+        (128, 96, 4, 96, 112),
+        (128, 64, 16, 256, 272),
+        (128, 40, 4, 40, 48),  # codes and scales share a bus word
+        (32, 6, 4, 8, 16),  # scales begin at a bus word
+        (256, 6, 4, 8, 32),  # or at a multiple of their size
+    ],
+)
+def test_kv_records(bus_bits: int, head_dim: int, bits: int, scales: int, size: int) -> None:
+    c = changed(bus_bits=bus_bits)
+    assert c.scales_offset(head_dim, bits) == scales
+    assert c.record_bytes(head_dim, bits) == size
 
 
 def test_weight_ring_plan() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terntable.hw import numeric as n
+from terntable.hw.isa import KvFormat
 
 LARGEST = float(n.LARGEST)
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False).map(
@@ -152,8 +153,20 @@ def test_rows_of_zeros() -> None:
     zero = np.zeros((1, 8), np.float32)
     codes, factor = n.norm_quant(zero, None, False, np.float32(1 / 8), np.float32(0), False)
     assert not codes.any() and factor[0] > 0
-    codes, scale = n.kv_quant(zero)
-    assert not codes.any() and scale[0] > 0
+    for kv in KvFormat:
+        codes, scale = n.kv_quant(zero, kv)
+        assert not codes.any() and scale[0] > 0
+
+
+@pytest.mark.parametrize("kv", KvFormat)
+def test_codes_of_k_and_v_reach_to_the_largest_and_are_nearest(kv: KvFormat) -> None:
+    rng = np.random.default_rng(kv)
+    x = (rng.standard_normal((200, 24)) * 2.0 ** rng.integers(-30, 30, (200, 1))).astype(np.float32)
+    codes, scale = n.kv_quant(x, kv)
+    most = {KvFormat.INT16: 32767, KvFormat.INT8: 127, KvFormat.INT4: 7}[kv]
+    assert (np.abs(codes).max(axis=-1) == most).all()
+    error = np.abs(codes - x / scale[:, None].astype(np.float64))
+    assert error.max() < 0.5 + most * 2.0**-22
 
 
 def test_head_digits_are_int8_and_exact() -> None:

@@ -28,7 +28,8 @@ def good(config: AcceleratorConfig, op: isa.Op, rng: random.Random) -> dict[str,
     """Fields of a small command that fits."""
     c = config
     dims = c.attention_dims
-    record = c.record_bytes(dims)
+    kv = rng.choice(list(isa.KvFormat))
+    record = c.record_bytes(dims, kv.bits)
     values = {f.name: 0 for f in isa.FIELDS[op]}
     mode = rng.choice(list(isa.Mode))
     chosen = {
@@ -36,7 +37,8 @@ def good(config: AcceleratorConfig, op: isa.Op, rng: random.Random) -> dict[str,
         isa.Op.LOAD: {"dest": rng.choice(list(isa.Dest)), "ew": 1, "count": 1},
         isa.Op.NORM_QUANT: {"source": rng.choice(list(isa.Source)), "ew": 1},
         isa.Op.KV_QUANT: {
-            "heads": 1, "kv_heads": 1, "head_ew": dims // c.lanes, "record_bytes": record,
+            "format": kv, "heads_per_kv": 1, "kv_heads": 1, "head_ew": dims // c.lanes,
+            "record_bytes": record,
         },
         isa.Op.LINEAR: {
             "mode": mode, "k_tiles": 1, "tile_words": 5, "last_words": 5, "tiles": 1,
@@ -44,7 +46,8 @@ def good(config: AcceleratorConfig, op: isa.Op, rng: random.Random) -> dict[str,
             "planes": 5 if mode is isa.Mode.HEAD else 0,
         },
         isa.Op.ATTENTION: {
-            "heads_per_kv": 1, "kv_heads": 1, "head_dims": dims, "record_bytes": record,
+            "format": kv, "heads_per_kv": 1, "kv_heads": 1, "head_dims": dims,
+            "record_bytes": record,
         },
     }  # fmt: skip
     return values | chosen[op]
@@ -67,7 +70,7 @@ def around(config: AcceleratorConfig, op: isa.Op, rng: random.Random) -> dict[st
         values[name] = min(max(value, 0), (1 << widths[name]) - 1)
         if name in ("head_ew", "head_dims") and "record_bytes" in values and rng.random() < 0.7:
             values["record_bytes"] = config.record_bytes(
-                values[name] * (config.lanes if name == "head_ew" else 1)
+                values[name] * (config.lanes if name == "head_ew" else 1), 16 >> values["format"]
             ) % (1 << 16)
         if name in ("tile_words", "out_rows") and op is isa.Op.LINEAR and rng.random() < 0.7:
             values["tiles"] = 1 + rng.randrange(1 << 10)

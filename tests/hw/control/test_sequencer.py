@@ -12,11 +12,11 @@ from terntable.hw.control.sequencer import Sequencer
 from ..monitor import watch
 
 CONFIG = load_config("test")
-RECORD = CONFIG.record_bytes(8)
+RECORD = CONFIG.record_bytes(8, isa.KvFormat.INT16.bits)
 FITTING = {
     isa.Op.LOAD: {"ew": 1},
     isa.Op.NORM_QUANT: {"ew": 1},
-    isa.Op.KV_QUANT: {"heads": 1, "kv_heads": 1, "head_ew": 4, "record_bytes": RECORD},
+    isa.Op.KV_QUANT: {"heads_per_kv": 1, "kv_heads": 1, "head_ew": 4, "record_bytes": RECORD},
     isa.Op.ATTENTION: {"heads_per_kv": 1, "kv_heads": 1, "head_dims": 8, "record_bytes": RECORD},
     isa.Op.LINEAR: {"k_tiles": 1, "tile_words": 1, "last_words": 1, "tiles": 1, "out_rows": 2},
 }
@@ -200,7 +200,9 @@ def test_bad_command_is_reported() -> None:
     [
         (isa.Op.LOAD, {"ew": CONFIG.max_hidden // CONFIG.lanes + 1}),
         (isa.Op.NORM_QUANT, {"ew": 0}),
-        (isa.Op.KV_QUANT, {"heads": CONFIG.max_heads + 1}),
+        (isa.Op.KV_QUANT, {"heads_per_kv": CONFIG.max_heads + 1}),
+        (isa.Op.KV_QUANT, {"format": 3}),
+        (isa.Op.ATTENTION, {"format": 3}),
         (isa.Op.LINEAR, {"first_row": CONFIG.max_row}),
         (isa.Op.ATTENTION, {"head_dims": 4096}),
     ],

@@ -12,6 +12,7 @@ from terntable.hw import numeric
 from terntable.hw.elementwise import head_scales, scalar
 from terntable.hw.elementwise.head_scales import HeadScales
 from terntable.hw.elementwise.scalar import Scalar, bits
+from terntable.hw.isa import KvFormat
 
 from ..monitor import watch as stream_watch
 
@@ -83,20 +84,25 @@ def test_rows(norm: bool, head: bool, eps: float) -> None:
     sim.run()
 
 
-@pytest.mark.parametrize("dividers", [1, 3, 4])
-def test_heads(dividers: int) -> None:
+@pytest.mark.parametrize(
+    ("dividers", "kv"), [(1, KvFormat.INT16), (3, KvFormat.INT8), (4, KvFormat.INT4)]
+)
+def test_heads(dividers: int, kv: KvFormat) -> None:
     absmax, _, _ = some_rows(60, 2)
     absmax[:4] = [0, numeric.KV_FLOOR, numeric.LARGEST, F32(2.0**-110)]
     rng = random.Random(3)
     query = [rng.getrandbits(1) for _ in absmax]
     score_scale = F32(numeric.LOG2E / np.sqrt(np.float32(64)))
     post = np.where(query, score_scale, F32(1)).astype(F32)
-    scales, factors = head_scales.reference(absmax, post)
+    formats = [KvFormat.INT16 if q else kv for q in query]
+    each = [head_scales.reference(a, f, p) for a, f, p in zip(absmax, formats, post, strict=True)]
+    scales, factors = zip(*each, strict=True)
     dut = HeadScales(dividers)
     got, taken = [], []
 
     async def source(ctx):
         ctx.set(dut.score_scale, bits(score_scale))
+        ctx.set(dut.format, kv)
         for i in range(len(absmax)):
             ctx.set(dut.i.payload, {"absmax": bits(absmax[i]), "query": query[i]})
             ctx.set(dut.i.valid, 1)
