@@ -103,4 +103,4 @@ class Shapes:
 
 def fits(spec: ModelSpec, config: AcceleratorConfig) -> bool:
     """Whether a model of this shape can be compiled for `config`."""
-    return Shapes(config, spec, 1, isa.KvFormat.INT16).misfit() is None
+    return Shapes(config, spec, 1).misfit() is None

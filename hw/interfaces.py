@@ -99,9 +99,9 @@ class ReadChannelSignature(Signature):
 
 
 class WriteChannelSignature(Signature):
-    """A writer's channel: descriptors, and in their order exactly their beats of data. `done` is
-    high for a cycle for each descriptor that the memory has answered, in order; `idle` when every
-    one that was taken is. `strobe` has one bit a byte."""
+    """A writer's channel: descriptor, then exactly its beats of data. `done` is high for a cycle
+    for each descriptor (of one beat or more) that the memory has answered, in order; `idle` when
+    every one that was taken is. `strobe` has one bit a byte."""
 
     def __init__(self, bus_bits: int) -> None:
         layout = data.StructLayout({"address": unsigned(32), "beats": unsigned(24)})

@@ -21,8 +21,9 @@ def pack_codes(codes: I64, kv: KvFormat) -> Bytes:
     """Codes [..., n] as bytes [..., n * bits / 8]; n * bits is a multiple of 8."""
     if kv.bits < 8:
         nibbles = (codes & 15).astype(np.uint8)
-        return nibbles[..., 0::2] | nibbles[..., 1::2] << 4
-    return np.ascontiguousarray(codes.astype(f"<i{kv.bits // 8}")).view(np.uint8)
+        return nibbles[..., 0::2] | nibbles[..., 1::2] << np.uint8(4)
+    wide: Bytes = np.ascontiguousarray(codes.astype(f"<i{kv.bits // 8}")).view(np.uint8)
+    return wide
 
 
 def unpack_codes(packed: Bytes, kv: KvFormat) -> NDArray[np.integer]:

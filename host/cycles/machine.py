@@ -122,7 +122,7 @@ class CycleMachine:
     def _kv_quant(self, command: Command, now: Chunk) -> Iterator[float]:
         cycles = units.kv_quant(
             self._config,
-            command["heads"],
+            command["heads_per_kv"],
             command["kv_heads"],
             command["head_ew"],
             now.tokens,

@@ -44,16 +44,21 @@ def norm_quant(config: AcceleratorConfig, ew: int, tokens: int, norm: bool, head
 
 
 def kv_quant(
-    config: AcceleratorConfig, heads: int, kv_heads: int, head_ew: int, tokens: int, record: int
+    config: AcceleratorConfig,
+    heads_per_kv: int,
+    kv_heads: int,
+    head_ew: int,
+    tokens: int,
+    record: int,
 ) -> int:
-    """Q, K and V of a chunk: query heads at the pace of the divisions, KV heads at that of the
-    records."""
+    """As `hw.elementwise.vector.kv_quant_cycles`: heads at the pace of the lanes or the divisions,
+    or records at that of the bus."""
     latency = 30
     dividers = min(4, max(1, config.lanes // 2))
-    sends = record // min(config.bus_bytes, 2 * config.lanes)
+    beats = record // config.bus_bytes
     head = max(head_ew, -(-(latency + 1) // dividers))
-    token = heads * head + kv_heads * max(2 * head, sends + 5)
-    return tokens * token + 2 * head_ew + 2 * sends + latency + 50
+    token = max((heads_per_kv + 2) * head, beats + 4)
+    return kv_heads * tokens * token + 2 * head_ew + 2 * beats + latency + 50
 
 
 def attention(

@@ -53,7 +53,7 @@ class RecordDescriptors(Component):
     -----
     clear : strobe, sets `heads_done` to zero.
     start, command : strobe, and the command held while `busy`.
-    req, done : descriptors to the write channel, and a strobe back for each.
+    req, records, done : descriptors to the write channel, their records, a strobe back for each.
     heads_done : heads all of whose descriptors are done.
     busy : from the cycle after `start` until all heads are.
     """
@@ -66,6 +66,7 @@ class RecordDescriptors(Component):
                 "start": In(1),
                 "command": In(command_layout()),
                 "req": Out(stream.Signature(descriptor_layout())),
+                "records": Out(range(-(-config.chunk // config.ports) + 1)),
                 "done": In(1),
                 "heads_done": Out(range(config.max_heads + 1)),
                 "busy": Out(1),
@@ -83,8 +84,9 @@ class RecordDescriptors(Component):
 
         # Groups of tokens: the first `longer` of them have a record more than the others.
         last_group = Signal(port_index)
+        shorter = tokens >> port_bits
         longer = tokens[:port_bits]
-        short_beats = Signal(24)
+        shorter_beats = Signal(24)
         group = Signal(port_index)
         with m.If(tokens < c.ports):
             m.d.comb += last_group.eq(tokens - 1)
@@ -103,7 +105,8 @@ class RecordDescriptors(Component):
             multiple = multiple + Mux(position[1], fields["port_stride"] << 1, 0)
         m.d.comb += [
             self.req.payload.address.eq(place),
-            self.req.payload.beats.eq(short_beats + Mux(group < longer, record_beats, 0)),
+            self.req.payload.beats.eq(shorter_beats + Mux(group < longer, record_beats, 0)),
+            self.records.eq(shorter + (group < longer)),
         ]
         with m.FSM():
             with m.State("IDLE"):
@@ -111,10 +114,9 @@ class RecordDescriptors(Component):
                 with m.If(self.start):
                     m.next = "TURN"
             with m.State("TURN"):
-                most = c.chunk >> port_bits
                 m.d.sync += [
                     turn.eq((position >> port_bits)[:16] * fields["record_bytes"]),
-                    short_beats.eq((tokens >> port_bits)[: most.bit_length()] * record_beats),
+                    shorter_beats.eq(shorter[: len(self.records)] * record_beats),
                     first_port_offset.eq(multiple if port_bits else 0),
                 ]
                 m.next = "PLACE"

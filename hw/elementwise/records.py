@@ -28,9 +28,9 @@ class RecordWriter(Component):
     KV head and port one after the other, as one descriptor.
 
     Latency: a record is sent from three cycles after its last codes on. Throughput: a word of codes
-    in and a bus word out a cycle. Back-pressure: with all `SLOTS` buffers taken `hold` keeps the
-    next K head from beginning. `busy` until every record is written and acknowledged. Reset drops
-    everything.
+    in and a bus word out a cycle, and up to four cycles more a descriptor. Back-pressure: with all
+    `SLOTS` buffers taken `hold` keeps the next K head from beginning. `busy` until every record is
+    written and acknowledged. Reset drops everything.
 
     Ports
     -----
@@ -67,6 +67,8 @@ class RecordWriter(Component):
         fields = op_view(self.command, Op.KV_QUANT)
         m.submodules.descriptors = descriptors = RecordDescriptors(c)
         connect(m, descriptors.req, flipped(self.kv.req))
+        owed = Signal(range(2 * c.chunk))  # records of descriptors that were taken
+        asked = self.kv.req.valid & self.kv.req.ready
         m.d.comb += [
             descriptors.clear.eq(self.clear),
             descriptors.start.eq(self.start),
@@ -130,13 +132,16 @@ class RecordWriter(Component):
         )
         advance, ends = Signal(), Signal()
         m.d.comb += [
-            advance.eq((filled != 0) & (~loaded | self.kv.data.ready)),
+            advance.eq((owed != 0) & (filled != 0) & (~loaded | self.kv.data.ready)),
             ends.eq(advance & (beat + 1 == fields["record_bytes"] >> exact_log2(c.bus_bytes))),
             read.addr.eq(Cat((beat >> part_bits)[:index_bits], drain)),
             read.en.eq(advance),
             drained.eq(loaded & self.kv.data.ready & shown.last),
         ]
-        m.d.sync += filled.eq(filled + stored - ends)
+        m.d.sync += [
+            owed.eq(owed + Mux(asked, descriptors.records, 0) - ends),
+            filled.eq(filled + stored - ends),
+        ]
         with m.If(self.kv.data.ready):
             m.d.sync += loaded.eq(0)
         with m.If(advance):

@@ -51,8 +51,8 @@ def kv_quant_cycles(
     """Most cycles that a KV_QUANT keeps the unit busy, when the KV channel never stalls."""
     beats = record_bytes // config.bus_bytes
     head = max(head_ew, -(-(HeadScales.LATENCY + 1) // dividers(config.lanes)))
-    token = (heads_per_kv + 2) * head
-    return kv_heads * tokens * max(token, beats) + 2 * head_ew + 2 * beats + HeadScales.LATENCY + 50
+    token = max((heads_per_kv + 2) * head, beats + 4)
+    return kv_heads * tokens * token + 2 * head_ew + 2 * beats + HeadScales.LATENCY + 50
 
 
 class VectorUnit(Component):

@@ -43,6 +43,7 @@ def bench(b, block, bus_bits, burst_beats):
             Assert(dut.o.payload.address == address),
             Assert(dut.o.payload.beats == beats),
             Assert(beats <= left),
+            Assert(dut.last == (beats == left)),
             Assert(lawful(dut.o.payload, bus_bits, burst_beats)),
         ]
     m.d.comb += [Assert(dut.busy == (left != 0)), Assert(dut.req.ready == (left == 0))]
@@ -64,6 +65,7 @@ def bench(b, block, bus_bits, burst_beats):
     with m.If(state == SIZE):
         m.d.comb += [
             b.invariant(b.probe("dut.most", 9) == most),
+            b.invariant(b.probe("dut.ends", 1) == (left <= burst_beats)),
             b.invariant(b.probe("dut.page", range(PAGE_BYTES // bus_bytes + 1)) == page),
         ]
     m.d.comb += Cover(given & (left > burst_beats) & (page == 1))
@@ -85,6 +87,7 @@ SUITE = Suite(
                 "short = remaining < self._burst_beats",
                 "short = remaining < 0",
             ),
+            Bug("last before a page", "ends & (page >= most)", "ends"),
             Bug("beat size forgotten", "address + (beats << shift)", "address + beats"),
             Bug(
                 "idle too early", '~fsm.ongoing("NEXT") | (remaining != 0)', '~fsm.ongoing("NEXT")'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Signal
+from amaranth import Mux, Signal
 from amaranth.hdl import Assert, Cover
 
 from terntable.hw.axi.reader import ReadChannel
@@ -75,13 +75,15 @@ def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
     m.d.comb += [Assert(state <= 2), Assert((state == NEXT) | (remaining != 0))]
     with m.If(state == SIZE):
         m.d.comb += [
-            Assert((most != 0) & (most <= burst_beats) & (most <= remaining)),
+            Assert(most == Mux(remaining < burst_beats, remaining, burst_beats)),
+            Assert(b.probe(f"{path}.ends", 1) == (remaining <= burst_beats)),
             Assert(page == to_page),
         ]
     with m.If(state == 2):
         m.d.comb += [
             Assert((beats != 0) & (beats <= burst_beats) & (beats <= remaining)),
             Assert(beats <= to_page),
+            Assert(b.probe(f"{path}.last", 1) == (beats == remaining)),
         ]
 
 

@@ -56,6 +56,13 @@ def bench(b, block, burst_beats, depth):
     with m.If(marked.first & given):
         m.d.comb += Assert(Value.cast(dut.word.payload) == marked.value)
     left = Signal(24)  # beats of the descriptor that were not offered
+    final = Marked(
+        b, enter=offered, value=left == beats, leave=dut.answered, count=waiting,
+        most=block.OUTSTANDING,
+    )  # fmt: skip
+    m.d.comb += Assert(~dut.channel.done | dut.answered)
+    with m.If(final.first & dut.answered):
+        m.d.comb += Assert(dut.channel.done == final.value)
     with m.If(dut.channel.req.valid & dut.channel.req.ready):
         m.d.sync += left.eq(dut.channel.req.payload.beats)
     with m.If(offered):
@@ -68,6 +75,12 @@ def bench(b, block, burst_beats, depth):
         b.invariant(b.probe("dut.outstanding", range(block.OUTSTANDING + 1)) == waiting),
         b.invariant(b.probe("dut.splitter.remaining", 24) == left),
     ]
+    with m.If(final.inside):
+        lasts = b.probe("dut.lasts", block.OUTSTANDING)
+        m.d.comb += [
+            b.invariant(final.ahead < waiting),
+            b.invariant(lasts.bit_select(final.ahead, 1) == final.value),
+        ]
     buffered_fifo(b, "dut.buffer", depth, WORD, count, dut.word.valid, dut.word.payload, marked)
     splitter_invariant(b, "dut.splitter", burst_beats)
     m.d.comb += Cover(dut.channel.idle & b.before(dut.answered) & (marked.value == 0xABCD))
@@ -86,6 +99,7 @@ SUITE = Suite(
                 "present - self.burst.payload.beats + stored",
                 "present - self.burst.payload.beats + 2 * stored",
             ),
+            Bug("done a burst early", "outstanding - self.answered", "outstanding"),
             Bug("idle before the answer", "~splitter.busy & (outstanding == 0)", "~splitter.busy"),
         )
     ],

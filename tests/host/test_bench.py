@@ -100,7 +100,7 @@ def test_stored_bits_per_weight() -> None:
 def test_roofline_of_a_decode_step_is_its_bytes() -> None:
     few, many = (roofline(KV260, BITNET, Point(1, n)) for n in (128, 1024))
     assert few.bound == many.bound == "memory"
-    record = KV260.record_bytes(96)
+    record = KV260.record_bytes(96, 16)
     assert many.memory_cycles - few.memory_cycles == pytest.approx(896 * 24 * 16 * record / 56)
     weights = BITNET.ternary_weights * 1.6 / 8
     assert few.memory_cycles > (weights + 32002 * 1536) / 56
