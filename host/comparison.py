@@ -152,7 +152,7 @@ def _layer_reader(device: Device, image: Image) -> Callable[[], F32] | None:
 def _kv_digests(device: Device, image: Image) -> list[bytes]:
     if "kv" not in image.regions:
         return []
-    stride = Shapes(image.config, image.spec, image.context, image.kv).kv_layer_stride
+    stride = Shapes(image.config, image.spec, image.context, kv=image.kv).kv_layer_stride
     first = image.regions["kv"].offset
     return [
         hashlib.sha256(device.read(first + n * stride, stride)).digest()

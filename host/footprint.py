@@ -13,6 +13,7 @@ from terntable.host.packing import PackedStream, plan_tiles
 from terntable.host.schedule import Constants, GainKey, Schedule
 from terntable.host.shapes import Shapes
 from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import KvFormat
 from terntable.hw.linear.trits import TRITS_PER_BYTE
 
 
@@ -22,7 +23,7 @@ def region_bytes(
     final_gain: F32,
     config: AcceleratorConfig,
     context: int,
-    kv: isa.KvFormat = isa.KvFormat.INT16,
+    kv: KvFormat = KvFormat.INT16,
 ) -> dict[str, int]:
     """Bytes of each region of the image that `compile_model` makes for `context` positions, with
     K and V in format `kv`.
@@ -30,7 +31,7 @@ def region_bytes(
     Only shapes, scales and gains of `layers` matter: the trits may be stand-ins. Raises UserError
     when the model does not fit the configuration.
     """
-    shapes = Shapes(config, spec, context, kv)
+    shapes = Shapes(config, spec, context, kv=kv)
     shapes.check()
     parts: list[dict[str, list[Part]]] = []
     gains: dict[GainKey, F32] = {}
