@@ -22,6 +22,19 @@ class Chunk:
 
 
 @dataclass
+class Running:
+    """A command in progress: the rows that it has finished, for one that follows it."""
+
+    rows: int = 0
+    over: bool = False
+
+    def wait(self, rows: int) -> Iterator[float]:
+        """Until so many rows are finished."""
+        while not self.over and self.rows < rows:
+            yield Timeline.PARK
+
+
+@dataclass
 class Counts:
     """What the accelerator's counters show after a call."""
 
@@ -42,7 +55,7 @@ class CycleMachine:
         self._program = program
         self._bus = Bus(config, dram)
         self._time = Timeline(config, self._bus)
-        self._busy: set[Unit] = set()
+        self._running: dict[Unit, Running] = {}
         self.counts = Counts()
         self._execute = {
             Op.FETCH: self._fetch,
@@ -67,25 +80,25 @@ class CycleMachine:
             wanted = {unit for unit in Unit if command.wait >> unit & 1}
             if (unit := UNIT_OF.get(command.op)) is not None:
                 wanted.add(unit)
-            while wanted & self._busy:
+            while wanted & self._running.keys():
                 yield Timeline.PARK
             if unit is not None:
                 now = Chunk(position + done, min(chunk, tokens - done))
-                self._busy.add(unit)
+                self._running[unit] = Running()
                 self._time.start(self._work(unit, command, now))
             elif done + chunk < tokens:
                 done, at = done + chunk, -1
                 yield units.FIRST_COMMAND + self._bus.latency
             at += 1
             yield units.COMMAND
-        while self._busy:
+        while self._running:
             yield Timeline.PARK
 
     def _work(self, unit: Unit, command: Command, now: Chunk) -> Iterator[float]:
         began = self._time.now
         yield from self._execute[command.op](command, now)
         self.counts.add(unit.name.lower(), self._time.now - began)
-        self._busy.remove(unit)
+        self._running.pop(unit).over = True
         self._time.wake()
 
     # ------------------------------------------------------------ units
@@ -116,8 +129,30 @@ class CycleMachine:
         yield 2.0 * rows
 
     def _norm_quant(self, command: Command, now: Chunk) -> Iterator[float]:
-        norm, head = bool(command["norm"]), bool(command["head"])
-        yield units.norm_quant(self._config, command["ew"], now.tokens, norm, head)
+        head, made = bool(command["head"]), self._followed(Unit.LINEAR, command)
+        cost = units.norm_quant(self._config, command["ew"], bool(command["norm"]), head)
+        done = self._time.now
+        for row in range(1 if head else now.tokens):
+            yield from made.wait(row + 1)
+            done = max(done + (cost.period if row else 0), self._time.now + cost.first)
+            self._finish(Unit.VECTOR, 1, done)
+        yield done - self._time.now
+
+    def _followed(self, unit: Unit, command: Command) -> Running:
+        """The command in progress in `unit` that this one follows; none is as good as over."""
+        running = self._running.get(unit)
+        return running if command["follow"] and running else Running(over=True)
+
+    def _finish(self, unit: Unit, rows: int, when: float) -> None:
+        """Let the command in progress have finished more rows, later."""
+        running, time = self._running[unit], self._time
+
+        def finish() -> Iterator[float]:
+            yield when - time.now
+            running.rows += rows
+            time.wake()
+
+        time.start(finish())
 
     def _kv_quant(self, command: Command, now: Chunk) -> Iterator[float]:
         cycles = units.kv_quant(
@@ -153,7 +188,7 @@ class CycleMachine:
     def _linear(self, command: Command, now: Chunk) -> Iterator[float]:
         c, time, ring = self._config, self._time, self._time.ring
         tokens = c.head_digits if command["single"] else now.tokens
-        head = command["mode"] == Mode.HEAD
+        head, made = command["mode"] == Mode.HEAD, self._followed(Unit.VECTOR, command)
         flow = self._head_flow(command) if head else Flow(0.0, 0.0)
         self._bus.begin(flow)
         yield units.LINEAR_BEGIN + min(tokens, c.tokens)
@@ -164,6 +199,8 @@ class CycleMachine:
             consumed = ring.free_limit + k_tiles * words
             for first in range(0, tokens, c.tokens):
                 lanes = min(c.tokens, tokens - first)
+                if tile == 0:
+                    yield from made.wait(first + lanes)
                 if (late := drained[-2] - time.now) > 0:
                     yield late
                 nominal = k_tiles * units.k_tile(c, words, lanes)
@@ -177,6 +214,8 @@ class CycleMachine:
                     self.counts.add("weight_wait", time.now - began)
                 over = max(time.now + units.LINEAR_PIPELINE, drained[-1])
                 drained.append(over + units.drain(c, words, lanes, head))
+                if tile == tiles - 1:
+                    self._finish(Unit.LINEAR, lanes, drained[-1] + units.EPILOGUE)
         yield drained[-1] - time.now + units.EPILOGUE
         self._bus.end(flow)
 

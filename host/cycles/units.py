@@ -6,6 +6,8 @@ contract states them (see docs/cycles.md).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
 
 FIRST_COMMAND = 30
@@ -34,13 +36,21 @@ def drain(config: AcceleratorConfig, words: int, lanes: int, head: bool) -> int:
     return words * (config.rows if head else lanes * config.rows // config.lanes) + 4
 
 
-def norm_quant(config: AcceleratorConfig, ew: int, tokens: int, norm: bool, head: bool) -> int:
+@dataclass(frozen=True)
+class RowCost:
+    """Cycles until a row is finished, and between two rows."""
+
+    first: int
+    period: int
+
+
+def norm_quant(config: AcceleratorConfig, ew: int, norm: bool, head: bool) -> RowCost:
     """As `hw.elementwise.vector.norm_quant_cycles`, which the unit keeps exactly."""
     scaled, free = (91, 133) if norm else (38, 80)
     passes = 1 + (config.head_digits if head else 1)
     fixed = 2 * log2_ceil(config.lanes)
     first = fixed + max(17 + free + ew, 30 + scaled + passes * ew)
-    return first + (0 if head else (tokens - 1) * max(ew, free))
+    return RowCost(first, max(ew, free))
 
 
 def kv_quant(
