@@ -273,7 +273,8 @@ def bench(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Prefill so many tokens: 64 128. Default: 64."),
     ] = None,
-    kv: Annotated[str, typer.Option(help="KV cache: int16.")] = "int16",
+    kv: Annotated[str, typer.Option(help="KV cache: int16, int8 or int4.")] = "int16",
+    planes: Annotated[int, typer.Option(help="Digit planes of the LM head: 5 or 4.")] = 5,
     layers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Simulate so many layers and extrapolate. Default: all."),
@@ -293,6 +294,7 @@ def bench(
             context=context or (),
             prompt=prompt or (),
             kv=kv,
+            planes=planes,
             layers=layers,
             predict=predict,
             json=json_,

@@ -24,10 +24,11 @@ def run(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, st
 
 
 def test_bench_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "--context", "40", "--prompt", "3", "--layers", "2", "--json")
+    options = ("--context", "40", "--prompt", "3", "--layers", "2", "--kv", "int8", "--json")
+    status, out, _ = run(capsys, *options)
     assert status == 0
     result = json.loads(out)
-    assert result["bit_exact"] is True
+    assert result["bit_exact"] is True and result["kv"] == "int8"
     assert (result["layers_simulated"], result["layers_total"]) == (2, 4)
     (decode,), (prefill,) = result["decode"], result["prefill"]
     assert decode["context"] == 40 and prefill["tokens"] == 3

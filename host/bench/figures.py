@@ -51,12 +51,13 @@ class Figures:
     @property
     def array_utilisation(self) -> float:
         """Ternary multiply-accumulates of the call, head included, as a share of the peak."""
-        useful = multiply_accumulates(self.work.full, self.measured.point.tokens)
+        tokens = self.measured.point.tokens
+        useful = multiply_accumulates(self.work.full, tokens, self.work.planes)
         return useful / (self.measured.cycles * self.work.config.macs_per_cycle)
 
     @property
     def roofline(self) -> Roofline:
-        return roofline(self.work.config, self.work.full, self.measured.point)
+        return roofline(self.work, self.measured.point)
 
     @property
     def of_roofline(self) -> float:
@@ -65,7 +66,7 @@ class Figures:
 
 
 def bench_object(
-    work: Workload, kv: str, measured: Sequence[Measured], kind: str, wall_s: float
+    work: Workload, measured: Sequence[Measured], kind: str, wall_s: float
 ) -> dict[str, Any]:
     """The JSON object of a bench; `kind` is 'simulated' or 'predicted'."""
     figures = [Figures(work, m) for m in measured]
@@ -73,7 +74,8 @@ def bench_object(
     return {
         "config": work.config.name,
         "shape": work.full.name,
-        "kv": kv,
+        "kv": work.kv.label,
+        "planes": work.planes,
         "kind": kind,
         "clock_hz": work.config.clock_hz,
         "dram_model_gbps": DRAM.bandwidth / 1e9,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from terntable.host.bench.workload import Point, Workload, fill_cache, prompt_ids
-from terntable.host.cycles import predict
+from terntable.host.cycles import Prediction, predict
 from terntable.host.devices.base import CallResult, Device
 from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.devices.sim import SimDevice
 from terntable.host.image import Image
+from terntable.host.model import ModelSpec
 
 Cycles = Callable[[Point, int], None]
 """Called while a point is simulated, with the cycles so far."""
@@ -55,8 +56,14 @@ def run_points(
 def predict_points(work: Workload) -> Iterator[Measured]:
     """The cycle model's figures of the same points."""
     for point in work.points:
-        guess = predict(work.full, work.config, point.tokens, point.position)
+        guess = predict_point(work, work.full, point)
         yield Measured(point, guess.cycles, 0, guess.unit_cycles, None)
+
+
+def predict_point(work: Workload, spec: ModelSpec, point: Point) -> Prediction:
+    """The cycle model's figures of a point with `spec`, the whole shape or what is simulated."""
+    call = (point.tokens, point.position)
+    return predict(spec, work.config, *call, kv=work.kv, planes=work.planes)
 
 
 def _call(device: Device, work: Workload, image: Image, point: Point) -> CallResult:
@@ -79,6 +86,6 @@ def _measured(work: Workload, point: Point, result: CallResult, exact: bool) -> 
     cycles = result.cycles or 0
     missing = 0
     if work.extrapolated:
-        call = (work.config, point.tokens, point.position)
-        missing = predict(work.full, *call).cycles - predict(work.spec, *call).cycles
+        whole, part = (predict_point(work, spec, point) for spec in (work.full, work.spec))
+        missing = whole.cycles - part.cycles
     return Measured(point, cycles + missing, cycles, dict(result.unit_cycles), exact)

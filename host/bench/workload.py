@@ -10,13 +10,15 @@ import numpy as np
 from terntable.host.compiler import compile_model
 from terntable.host.devices.base import Progress
 from terntable.host.emulator import Chunk, Machine
+from terntable.host.head import PLANES
 from terntable.host.image import Image
 from terntable.host.model import BUILT_IN, ModelSpec, load_model, random_model
 from terntable.host.named_shapes import NAMED_SHAPES
 from terntable.host.shapes import Shapes
+from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
-from terntable.hw.isa import Op
+from terntable.hw.isa import KvFormat, Op
 
 SEED = 0
 
@@ -50,6 +52,8 @@ class Workload:
     full: ModelSpec
     spec: ModelSpec
     points: tuple[Point, ...]
+    kv: KvFormat = KvFormat.INT16
+    planes: int = PLANES
 
     @property
     def context(self) -> int:
@@ -67,6 +71,8 @@ def make_workload(
     contexts: Sequence[int],
     prompts: Sequence[int],
     layers: int | None = None,
+    kv: KvFormat = KvFormat.INT16,
+    planes: int = PLANES,
 ) -> Workload:
     """Check the request. Raises UserError with a line that names the number and the remedy."""
     full = shape_called(shape)
@@ -84,7 +90,9 @@ def make_workload(
     if not points:
         raise UserError("nothing to measure: give a context or a prompt")
     spec = full if layers is None else full.model_copy(update={"layers": layers})
-    return Workload(config, full, spec, points)
+    if planes not in isa.PLANES:
+        raise UserError(f"planes is {planes}: choose {' or '.join(map(str, isa.PLANES))}")
+    return Workload(config, full, spec, points, kv, planes)
 
 
 def shape_called(name: str) -> ModelSpec:
@@ -99,7 +107,8 @@ def shape_called(name: str) -> ModelSpec:
 
 def make_image(work: Workload, progress: Progress | None = None) -> Image:
     """The image of random weights."""
-    return compile_model(random_model(work.spec, SEED), work.config, work.context, progress)
+    model = random_model(work.spec, SEED)
+    return compile_model(model, work.config, work.context, progress, work.planes, work.kv)
 
 
 def prompt_ids(work: Workload, point: Point) -> list[int]:

@@ -17,13 +17,13 @@ from rich.table import Table
 
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
+from terntable.hw.isa import KvFormat
 
 from ..bench.figures import DRAM, Figures, bench_object
 from ..bench.published import published
 from ..bench.roofline import bits_per_weight
-from ..bench.runner import Measured, predict_points, run_points
+from ..bench.runner import Measured, predict_point, predict_points, run_points
 from ..bench.workload import Point, Workload, make_image, make_workload
-from ..cycles import predict
 from ..devices.sim import SimDevice
 from ..output import progress
 from .run import say
@@ -41,6 +41,7 @@ class BenchOptions:
     context: Sequence[str]
     prompt: Sequence[str]
     kv: str
+    planes: int
     layers: int | None
     predict: bool
     json: bool
@@ -49,13 +50,22 @@ class BenchOptions:
 def bench_command(options: BenchOptions) -> None:
     """Measure and print. Exit status 1 when RTL and emulator differ."""
     began = time.perf_counter()
-    if options.kv != "int16":
-        raise UserError(f"unknown KV format {options.kv!r}: choose from int16")
+    formats = {kv.label: kv for kv in KvFormat}
+    if options.kv not in formats:
+        raise UserError(f"unknown KV format {options.kv!r}: choose from {', '.join(formats)}")
     config = load_config(options.config)
     contexts, prompts = numbers("context", options.context), numbers("prompt", options.prompt)
     if not contexts and not prompts:
         contexts, prompts = list(CONTEXTS), list(PROMPTS)
-    work = make_workload(config, options.shape, contexts, prompts, options.layers)
+    work = make_workload(
+        config,
+        options.shape,
+        contexts,
+        prompts,
+        options.layers,
+        formats[options.kv],
+        options.planes,
+    )
     if options.predict:
         if options.layers is not None:
             raise UserError("--predict computes all layers: leave --layers away")
@@ -64,9 +74,9 @@ def bench_command(options: BenchOptions) -> None:
         measured, kind = simulate(work), "simulated"
     wall = time.perf_counter() - began
     if options.json:
-        print(json.dumps(bench_object(work, options.kv, measured, kind, wall)))
+        print(json.dumps(bench_object(work, measured, kind, wall)))
     else:
-        show(work, options.kv, measured, kind)
+        show(work, measured, kind)
     wrong = [str(m.point) for m in measured if m.exact is False]
     if wrong:
         print(f"terntable: RTL and emulator differ: {', '.join(wrong)}", file=sys.stderr)
@@ -92,7 +102,7 @@ def simulate(work: Workload) -> list[Measured]:
         image = make_image(work, lambda done, total: _show(bar, done, total))
 
         def on_cycle(point: Point, cycles: int) -> None:
-            guess = predict(work.spec, work.config, point.tokens, point.position).cycles
+            guess = predict_point(work, work.spec, point).cycles
             _show(bar, cycles, max(guess, cycles), str(point))
 
         for result in run_points(work, image, rtl, on_cycle):
@@ -109,14 +119,15 @@ def _show(bar: Progress, done: int, total: int, what: str | None = None) -> None
 # ---------------------------------------------------------------- text
 
 
-def show(work: Workload, kv: str, measured: Sequence[Measured], kind: str) -> None:
+def show(work: Workload, measured: Sequence[Measured], kind: str) -> None:
     """Figures, cycles by unit, and what others have published."""
     out = Console(file=sys.stdout, markup=False, highlight=False)
     c = work.config
     out.print(
         f"{work.full.name} on configuration {c.name}: {c.macs_per_cycle:,} ternary MAC a cycle at"
         f" {c.clock_hz / 1e6:g} MHz, memory model of {DRAM.bandwidth / 1e9:g} GB/s, KV cache in"
-        f" {kv}, {bits_per_weight(c, work.full):.3f} bits a weight",
+        f" {work.kv.label}, LM head of {work.planes} planes, {bits_per_weight(c, work.full):.3f}"
+        " bits a weight",
         soft_wrap=True,
     )
     out.print(_layers(work, kind), soft_wrap=True)
@@ -151,7 +162,7 @@ def _table(figures: Sequence[Figures], kind: str) -> Table:
     row("milliseconds", lambda f: f"{1e3 * f.seconds:,.2f}")
     row("tok/s", lambda f: f"{f.tok_s:,.1f}")
     row("DRAM", lambda f: f"{f.dram_gbps:.2f} GB/s")
-    row("  of the model's limit", lambda f: f"{100 * f.dram_utilisation:.1f} %")
+    row("  of limit", lambda f: f"{100 * f.dram_utilisation:.1f} %")
     row("array utilisation", lambda f: f"{100 * f.array_utilisation:.1f} %")
     row("roofline", lambda f: f"{f.roofline.cycles:,.0f}")
     row("  bound by", lambda f: f.roofline.bound)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from terntable.host.head import PLANES
 from terntable.host.image import align
 from terntable.host.linears import Part, gain_row, parts_of
 from terntable.host.model import Layer, ModelSpec, TernaryLinear
@@ -14,13 +15,19 @@ from terntable.host.schedule import Constants, Schedule
 from terntable.host.shapes import Shapes
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
-from terntable.hw.isa import Command
+from terntable.hw.isa import Command, KvFormat
 
 
-def outline_program(spec: ModelSpec, config: AcceleratorConfig, context: int) -> list[Command]:
+def outline_program(
+    spec: ModelSpec,
+    config: AcceleratorConfig,
+    context: int,
+    kv: KvFormat = KvFormat.INT16,
+    planes: int = PLANES,
+) -> list[Command]:
     """The commands that `compile_model` writes for a model of this shape with one scale a matrix;
     all regions begin at 0, all scales are 1. Raises UserError when the shape does not fit."""
-    shapes = Shapes(config, spec, context)
+    shapes = Shapes(config, spec, context, planes, kv)
     shapes.check()
     linears = {
         name: TernaryLinear(np.broadcast_to(np.int8(0), shape), np.float32(1))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from terntable.host.cycles.machine import CycleMachine
 from terntable.host.cycles.outline import outline_program
+from terntable.host.head import PLANES
 from terntable.host.model import ModelSpec
 from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import KvFormat
 from terntable.sim.dram import DramModel
 
 
@@ -27,13 +29,15 @@ def predict(
     position: int = 0,
     *,
     chunk: int | None = None,
+    kv: KvFormat = KvFormat.INT16,
+    planes: int = PLANES,
     dram: DramModel | None = None,
 ) -> Prediction:
     """Cycles of a call of `tokens` tokens at `position`.
 
     Raises UserError when the shape does not fit the configuration.
     """
-    program = outline_program(spec, config, position + tokens)
+    program = outline_program(spec, config, position + tokens, kv, planes)
     machine = CycleMachine(config, program, dram or DramModel())
     counts = machine.run(tokens, position, chunk or config.chunk)
     beats = {

@@ -59,13 +59,13 @@ def kv_quant(
     kv_heads: int,
     head_ew: int,
     tokens: int,
-    record: int,
+    record_bytes: int,
 ) -> int:
-    """As `hw.elementwise.vector.kv_quant_cycles`: heads at the pace of the lanes or the divisions,
-    or records at that of the bus."""
+    """As `hw.elementwise.vector.kv_quant_cycles`: a KV head of a token takes its reads, or the
+    beats of its record if these are more."""
     latency = 30
+    beats = record_bytes // config.bus_bytes
     dividers = min(4, max(1, config.lanes // 2))
-    beats = record // config.bus_bytes
     head = max(head_ew, -(-(latency + 1) // dividers))
     token = max((heads_per_kv + 2) * head, beats + 4)
     return kv_heads * tokens * token + 2 * head_ew + 2 * beats + latency + 50

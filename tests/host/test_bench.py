@@ -12,10 +12,11 @@ import pytest
 from terntable.host.bench.figures import Figures, bench_object
 from terntable.host.bench.roofline import bits_per_weight, roofline
 from terntable.host.bench.runner import Measured
-from terntable.host.bench.workload import Point, fill_cache, make_image, make_workload
+from terntable.host.bench.workload import fill_cache, make_image, make_workload
 from terntable.host.devices.emulator import EmulatorDevice
 from terntable.host.named_shapes import named_shape
 from terntable.hw.config import load_config
+from terntable.hw.isa import KvFormat
 
 KV260 = load_config("kv260")
 BITNET = named_shape("bitnet-0.73b")
@@ -34,7 +35,8 @@ BITNET = named_shape("bitnet-0.73b")
         (["--context", "128", "x"], ["'x'"]),
         (["--prompt", "99999"], ["prompt is 99999", "2048"]),
         (["--prompt", "1.5"], ["'1.5'"]),
-        (["--kv", "int7"], ["'int7'", "int16"]),
+        (["--kv", "int7"], ["'int7'", "int8"]),
+        (["--planes", "3"], ["planes is 3", "5 or 4"]),
         (["--layers", "0"], ["layers is 0", "24"]),
         (["--layers", "25"], ["layers is 25", "24"]),
         (["--layers", "2", "--predict"], ["--layers"]),
@@ -98,9 +100,10 @@ def test_stored_bits_per_weight() -> None:
 
 
 def test_roofline_of_a_decode_step_is_its_bytes() -> None:
-    few, many = (roofline(KV260, BITNET, Point(1, n)) for n in (128, 1024))
+    work = make_workload(KV260, "bitnet-0.73b", [128, 1024], [], kv=KvFormat.INT8)
+    few, many = (roofline(work, point) for point in work.points)
     assert few.bound == many.bound == "memory"
-    record = KV260.record_bytes(96, 16)
+    record = 208  # 2 * 96 codes and two scales, padded to 16 bytes
     assert many.memory_cycles - few.memory_cycles == pytest.approx(896 * 24 * 16 * record / 56)
     weights = BITNET.ternary_weights * 1.6 / 8
     assert few.memory_cycles > (weights + 32002 * 1536) / 56
@@ -113,14 +116,14 @@ def test_figures_of_a_known_call() -> None:
     assert figures.tok_s == pytest.approx(62.5)
     assert figures.dram_gbps == pytest.approx(14.0)
     assert figures.dram_utilisation == pytest.approx(1.0)
-    assert bench_object(work, "int16", [figures.measured], "simulated", 1.0)["bit_exact"] is True
+    assert bench_object(work, [figures.measured], "simulated", 1.0)["bit_exact"] is True
 
 
 def test_one_difference_is_reported() -> None:
     work = make_workload(KV260, "bitnet-0.73b", [1, 2], [])
     beats = {"read_beats": 1, "write_beats": 1}
     measured = [Measured(p, 10, 10, beats, p.position == 1) for p in work.points]
-    assert bench_object(work, "int16", measured, "simulated", 1.0)["bit_exact"] is False
+    assert bench_object(work, measured, "simulated", 1.0)["bit_exact"] is False
 
 
 def test_a_filled_cache_reaches_as_far_as_asked() -> None:
