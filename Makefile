@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test quick formal soak pythons check clean preflight
+.PHONY: help venv venv-torch demo test quick formal soak bench-full pythons check clean preflight
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
@@ -13,6 +13,7 @@ help:
 	@echo "make quick   those that need no simulator, no synthesis and no torch: under a minute"
 	@echo "make formal  the proofs alone (part of make test)"
 	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
+	@echo "make bench-full  full-size models on simulated RTL: hours; see docs/benchmarks.md"
 	@echo "make soak    more accelerators of drawn parameters (CASES=100, SEED, or one CASE)"
 	@echo "make check   lint and types"
 	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
@@ -52,6 +53,10 @@ quick: $(VENV)/.stamp
 
 formal: $(VENV)/.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m formal tests/formal tests/sim/test_formal.py
+
+# Minutes to an hour each; finished runs are kept, NAME="..." chooses some.
+bench-full: $(VENV)/.stamp
+	$(BIN)/python -m terntable.host.bench.full $(NAME)
 
 # Other parameters with every SEED; a failure prints the CASE that it takes to see it again.
 SOAK := $(CURDIR)/out/soak

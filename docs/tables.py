@@ -1,6 +1,6 @@
-"""Write the generated pages: the register table and the program format.
+"""Write the generated pages: the register table, the program format, the full-size results.
 
-python docs/tables.py          writes docs/registers.md and docs/program.md
+python docs/tables.py          writes docs/registers.md, docs/program.md and docs/benchmarks.md
 python docs/tables.py --check  exits with 1 when one of them is not up to date
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import benchmarks_page
 
 from terntable.hw import isa, limits, regs
 from terntable.hw.config import load_config
@@ -108,7 +110,11 @@ def _limit(op: isa.Op, limit: limits.Limit) -> str:
     return text
 
 
-PAGES = {"registers.md": registers, "program.md": program}
+PAGES = {
+    "registers.md": registers,
+    "program.md": program,
+    "benchmarks.md": lambda: benchmarks_page.page(NOTE),
+}
 
 
 def main() -> int:

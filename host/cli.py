@@ -263,8 +263,14 @@ class _ManyNumbers(typer.core.TyperCommand):
 
 @app.command(cls=_ManyNumbers)
 def bench(
-    config: Annotated[str, typer.Option(help="Named configuration or YAML file.")],
-    shape: Annotated[str, typer.Option(help="Published shape: bitnet-0.73b, bitnet-2b-4t; tiny.")],
+    config: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Named configuration or YAML file."),
+    ] = None,
+    shape: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Published shape: bitnet-0.73b, bitnet-2b-4t; tiny."),
+    ] = None,
     context: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Decode a token behind so many: 128 1024. Default: 128."),
@@ -282,6 +288,9 @@ def bench(
     predict: Annotated[
         bool, typer.Option("--predict", help="Ask the cycle model, run nothing.")
     ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the full-size results that are kept.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Cycles and rates of a published shape on simulated RTL, beside the roofline."""
@@ -297,6 +306,7 @@ def bench(
             planes=planes,
             layers=layers,
             predict=predict,
+            published=published,
             json=json_,
         )
     )

@@ -38,8 +38,9 @@ class Design:
     vlt: str = ""
 
 
-def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> Design:
-    """The generated Verilog of a configuration for simulation, cached by the gateware's sources."""
+def gateware_digest(config: AcceleratorConfig) -> str:
+    """A hash of all that the Verilog of a configuration is made of: another digest need not mean
+    other Verilog. Raises UserError when Amaranth is missing."""
     import terntable.hw
 
     digest = hashlib.sha256(config.model_dump_json().encode())
@@ -52,7 +53,13 @@ def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> De
     for folder in terntable.hw.__path__:
         for file in sorted(Path(folder).rglob("*.py")):
             digest.update(file.read_bytes())
-    cached = toolchain.cache_folder() / "verilog" / f"{config.name}-{digest.hexdigest()[:24]}.json"
+    return digest.hexdigest()[:24]
+
+
+def design_of(config: AcceleratorConfig, progress: Progress | None = None) -> Design:
+    """The generated Verilog of a configuration for simulation, cached by the gateware's sources."""
+    name = f"{config.name}-{gateware_digest(config)}.json"
+    cached = toolchain.cache_folder() / "verilog" / name
     with contextlib.suppress(OSError, ValueError, TypeError):
         design = Design(**json.loads(cached.read_text(encoding="utf-8")))
         os.utime(cached)  # for prune

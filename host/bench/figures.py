@@ -12,7 +12,7 @@ from terntable.host.bench.roofline import (
     multiply_accumulates,
     roofline,
 )
-from terntable.host.bench.runner import Measured
+from terntable.host.bench.runner import Measured, predict_point
 from terntable.host.bench.workload import Workload
 from terntable.sim.dram import DramModel
 
@@ -84,7 +84,6 @@ def bench_object(
                 "context": f.measured.point.position,
                 "cycles": f.measured.cycles,
                 "tok_s": f.tok_s,
-                "dram_utilisation": f.dram_utilisation,
                 **_details(f),
             }
             for f in figures
@@ -95,7 +94,6 @@ def bench_object(
                 "tokens": f.measured.point.tokens,
                 "cycles": f.measured.cycles,
                 "ttft_s": f.seconds,
-                "array_utilisation": f.array_utilisation,
                 **_details(f),
             }
             for f in figures
@@ -110,7 +108,11 @@ def bench_object(
 
 
 def _details(figures: Figures) -> dict[str, Any]:
+    work = figures.work
     return {
+        "dram_utilisation": figures.dram_utilisation,
+        "array_utilisation": figures.array_utilisation,
+        "predicted_cycles": predict_point(work, work.full, figures.measured.point).cycles,
         "roofline_cycles": figures.roofline.cycles,
         "roofline_bound": figures.roofline.bound,
         "unit_cycles": figures.measured.unit_cycles,

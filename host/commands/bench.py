@@ -26,6 +26,7 @@ from ..bench.runner import Measured, predict_point, predict_points, run_points
 from ..bench.workload import Point, Workload, make_image, make_workload
 from ..devices.sim import SimDevice
 from ..output import progress
+from .bench_results import show_results
 from .run import say
 
 CONTEXTS, PROMPTS = (128,), (64,)
@@ -36,19 +37,26 @@ CONTEXTS, PROMPTS = (128,), (64,)
 class BenchOptions:
     """The options of `bench`, as on the command line."""
 
-    config: str
-    shape: str
+    config: str | None
+    shape: str | None
     context: Sequence[str]
     prompt: Sequence[str]
     kv: str
     planes: int
     layers: int | None
     predict: bool
+    published: bool
     json: bool
 
 
 def bench_command(options: BenchOptions) -> None:
     """Measure and print. Exit status 1 when RTL and emulator differ."""
+    if options.published:
+        show_results(options.json)
+        return
+    if options.config is None or options.shape is None:
+        missing = "config" if options.config is None else "shape"
+        raise UserError(f"no {missing}: give --{missing} NAME")
     began = time.perf_counter()
     formats = {kv.label: kv for kv in KvFormat}
     if options.kv not in formats:
