@@ -18,8 +18,8 @@ compared with the emulator's: a result is kept only when every bit is the same. 
 extrapolated, and none comes from a board.
 
 `make bench-full` makes the missing ones: minutes each, hours for the prompt of 1,000 tokens;
-finished runs are kept, and `NAME="..."` chooses some. `terntable bench --published` says whether the
-gateware has changed since.
+finished runs are kept, and `NAME="..."` chooses some. `terntable bench --published` says whether
+the gateware has changed since.
 """
 
 
@@ -67,9 +67,8 @@ def cycle_model(results: list[tuple[Run, Record]]) -> list[str]:
     """What `bench --predict` says of the same runs."""
     lines = [
         "## The cycle model\n",
-        "`terntable bench --predict` runs the program on formulas of the units ([cycle"
-        " model](cycles.md)), without weights and RTL. What it predicted of these runs, none of"
-        " which it was fitted on but the first:\n",
+        "`terntable bench --predict` runs the program on formulas of the units, without weights"
+        " and RTL ([how](cycles.md)). What it predicted of these runs:\n",
         "| run | RTL | predicted | |",
         "| --- | --: | --: | --: |",
     ]
