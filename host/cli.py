@@ -126,6 +126,17 @@ def generate(
 
 
 @app.command()
+def report(
+    config: Annotated[str, typer.Option(help="Named configuration or YAML file.")],
+    json_: JsonOption = False,
+) -> None:
+    """Map a configuration with Yosys: what it takes of its FPGA, by unit."""
+    from .commands.report import report_command
+
+    report_command(config, json_)
+
+
+@app.command()
 def demo(
     model: ModelOption = "tiny",
     config: ConfigOption = None,

@@ -55,8 +55,7 @@ class Hierarchy:
         return [
             name.removeprefix("\\")
             for name in self._modules
-            if name.count(".") <= kept
-            or (places[name] > 1 and self._lines(name) >= REPEATED_LINES)
+            if name.count(".") <= kept or (places[name] > 1 and self._lines(name) >= REPEATED_LINES)
         ]
 
     def _share(self, name: str) -> str:

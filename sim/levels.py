@@ -41,8 +41,8 @@ def logic_levels(netlists: Mapping[str, Netlist], top: str) -> Levels:
     """LUTs on the longest path between two registers, memories, DSPs or pins of `top`.
 
     A LUT and the read of a memory made of LUTs count one; carry cells and wide multiplexers none.
-    A memory of LUTs ends the paths to its write port, and those of its address go on. Instances are named by their path, the top by "".
-    Raises LoopError when there is no longest path.
+    A memory of LUTs ends the paths to its write port, and those of its address go on. Instances
+    are named by their path, the top by "". Raises LoopError when there is no longest path.
     """
     graph = _Graph()
     _place(graph, netlists, top, "", {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +9,22 @@ from typing import Any
 LUTRAM = {
     "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
     "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8,
+    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM64X8SW": 8,
 }  # fmt: skip
 """LUTs of the memories that are made of them."""
 
 SRL = {"SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1}
 """LUTs of shift registers."""
 
-_LOGIC = ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV")
+_LOGIC = ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "LUT6_2", "INV")
 _CARRY = ("CARRY4", "CARRY8")
 _FREE = ("MUXF7", "MUXF8", "MUXF9", "BUF", "BUFG", "BUFGCTRL")
 _BRAM36 = {"RAMB36E2": 1.0, "RAMB18E2": 0.5}
 _URAM = ("URAM288", "URAM288_BASE")
 _DSP = ("DSP48E2",)
 _FF = ("FDRE", "FDSE", "FDCE", "FDPE")
+
+_KNOWN = {*LUTRAM, *SRL, *_LOGIC, *_CARRY, *_FREE, *_BRAM36, *_URAM, *_DSP, *_FF}
 
 RESOURCES = ("lut", "lutram", "ff", "bram36", "uram", "dsp")
 """What is counted; `lut` holds logic, memories (`lutram`) and shift registers."""
@@ -34,10 +35,10 @@ class Netlist:
     """What Yosys made of a unit.
 
     Nets are numbers from 2 on. `arcs` are the gates: levels that a path through one takes, nets in,
-    nets out. `ends` are registers, memories and DSPs: where a path ends, by the cell's type and
-    the name of a net behind it, and the nets that lead there. `ports` are nets by name, least
-    significant first (a string is a constant); `outputs` names those that go out. `children` are
-    instances of other units: name, unit, nets by port.
+    nets out. `ends` are registers, memories and DSPs, where paths end and begin: the cell's type
+    and the name of a net behind it, nets in, nets out. `ports` are nets by name, least significant
+    first (a string is a constant); `outputs` names those that go out. `children` are instances of
+    other units: name, unit, nets by port.
     """
 
     counts: dict[str, int]
@@ -79,7 +80,12 @@ def read_netlist(module: dict[str, Any], units: frozenset[str]) -> Netlist:
 
 
 def resources(counts: dict[str, int]) -> dict[str, float]:
-    """LUTs, registers, memories and DSPs that cells of these types take."""
+    """LUTs, registers, memories and DSPs that cells of these types take.
+
+    Raises ValueError for a type that isn't known here.
+    """
+    if unknown := counts.keys() - _KNOWN:
+        raise ValueError(f"what a cell {min(unknown)} takes is not known")
     lutram = sum(counts.get(cell, 0) * luts for cell, luts in LUTRAM.items())
     srl = sum(counts.get(cell, 0) * luts for cell, luts in SRL.items())
     return {
@@ -90,11 +96,6 @@ def resources(counts: dict[str, int]) -> dict[str, float]:
         "uram": sum(counts.get(cell, 0) for cell in _URAM),
         "dsp": sum(counts.get(cell, 0) for cell in _DSP),
     }
-
-
-def whole(value: float) -> int:
-    """Block RAMs that `value` of them take: halves share one."""
-    return math.ceil(value)
 
 
 def _all(pins: dict[str, list[int]]) -> list[int]:

@@ -1,4 +1,5 @@
-"""Yosys' mapping of generated Verilog to the cells of an FPGA: what a design costs.
+"""Yosys' mapping of generated Verilog (`Generated.verilog`) to the cells of an FPGA: what a design
+costs.
 
 Yosys does not place: these are counts of cells, not timing. A design is prepared as a whole, so
 that what a unit doesn't use of another goes, then each unit is mapped by itself: two at a time
@@ -40,6 +41,7 @@ Progress = Callable[[str], None]
 
 # Units are flattened: a run of ABC for each module takes most of the time.
 _PREPARE = """
+    read_verilog -lib +/xilinx/cells_sim.v +/xilinx/cells_xtra.v
     read_verilog design.v
     hierarchy -check -top {top}
     setattr -mod -set keep_hierarchy 1 {units}
@@ -54,6 +56,7 @@ _PREPARE = """
     opt_hier
     opt_expr
     opt_clean
+    delete =A:blackbox =A:whitebox
     write_rtlil prepared.il
 """
 
@@ -161,11 +164,13 @@ def _map_units(
     netlists = {}
     for module in batch:
         mapped = found["modules"][module.name]
-        netlist = netlists[module.name] = read_netlist(mapped, frozenset(module.children))
+        netlist = read_netlist(mapped, frozenset(module.children))
+        text = json.dumps(asdict(netlist))
+        netlists[module.name] = Netlist(**json.loads(text))
         cached = _cache_file(module, modules, family)
         partial = cached.with_suffix(f".{os.getpid()}-{id(module)}")
         with contextlib.suppress(OSError):  # a full disk costs time, not the result
-            partial.write_bytes(gzip.compress(json.dumps(asdict(netlist)).encode(), 1))
+            partial.write_bytes(gzip.compress(text.encode(), 1))
             partial.replace(cached)
     return netlists
 

@@ -1,0 +1,71 @@
+"""What a configuration surely takes of a part: its large memories, known without synthesis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .config import AcceleratorConfig, weight_memory_plan
+from .errors import UserError
+from .parts import Part
+
+_RAMB36_SHAPES = ((72, 512), (36, 1024), (18, 2048), (9, 4096))
+"""Bits by words of a block RAM with one read and one write port."""
+_URAM_SHAPE = (72, 4096)
+_RAM32M16_LUTS = 8
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A number of a part's resource, and what takes it."""
+
+    resource: str
+    what: str
+    count: int
+    remedy: str
+
+
+def ramb36_count(bits: int, words: int) -> int:
+    """Block RAMs of a memory of `words` words of `bits` bits."""
+    return min(-(-bits // wide) * -(-words // deep) for wide, deep in _RAMB36_SHAPES)
+
+
+def uram_count(bits: int, words: int) -> int:
+    """UltraRAMs of a memory of `words` words of `bits` bits."""
+    wide, deep = _URAM_SHAPE
+    return -(-bits // wide) * -(-words // deep)
+
+
+def demands(config: AcceleratorConfig) -> Iterator[Demand]:
+    """The memories whose primitive is certain. There are more: this is the least."""
+    c = config
+    ring = weight_memory_plan(c)
+    resource, each = {
+        "uram": ("uram", 1),
+        "bram": ("bram36", 1),
+        "lutram": ("lutram", _RAM32M16_LUTS),
+    }[c.weight_memory]
+    yield Demand(resource, "the weight ring", ring.primitives * each, "lower weight_depth")
+    sums = c.tokens * c.rows * c.acc_bits
+    yield Demand(
+        "bram36",
+        "the accumulators",
+        ramb36_count(sums, 2 * c.tile_rows // c.rows),
+        "lower tile_rows",
+    )
+
+
+def check_fits(config: AcceleratorConfig, part: Part) -> None:
+    """Raise UserError when the memories of `config` alone are too many for `part`."""
+    needed: dict[str, list[Demand]] = {}
+    for demand in demands(config):
+        needed.setdefault(demand.resource, []).append(demand)
+    for resource, of_it in needed.items():
+        total, limit = sum(demand.count for demand in of_it), getattr(part, resource)
+        if total > limit:
+            most = max(of_it, key=lambda demand: demand.count)
+            taken = ", ".join(f"{demand.count} for {demand.what}" for demand in of_it)
+            raise UserError(
+                f"{config.name} can't fit {part.name}: it needs {total} {resource} ({taken}),"
+                f" {total - limit} over the part's {limit}: {most.remedy}"
+            )

@@ -1,0 +1,59 @@
+"""Configurations that can't fit their part are refused before synthesis."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from terntable.hw.config import AcceleratorConfig, load_config
+from terntable.hw.demand import check_fits, demands, ramb36_count, uram_count
+from terntable.hw.errors import UserError
+from terntable.hw.parts import PARTS
+
+PART = PARTS["xck26"]
+
+
+def kv260(**values: object) -> AcceleratorConfig:
+    return AcceleratorConfig.model_validate(load_config("kv260").model_dump() | values)
+
+
+def test_named_configurations_fit() -> None:
+    for name in ("test", "tiny", "kv260"):
+        check_fits(load_config(name), PART)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        # 18 URAM side by side, four deep.
+        ({"weight_depth": 16384}, ("72", "uram", "weight ring", "weight_depth")),
+        ({"weight_memory": "bram"}, ("bram36", "weight ring", "weight_depth")),
+        ({"weight_memory": "lutram", "weight_depth": 4096}, ("lutram", "weight_depth")),
+        ({"tile_rows": 8192, "tokens": 16}, ("bram36", "accumulators", "tile_rows")),
+    ],
+)
+def test_the_resource_and_the_excess_are_named(
+    values: dict[str, object], words: tuple[str, ...]
+) -> None:
+    config = kv260(**values)
+    with pytest.raises(UserError) as caught:
+        check_fits(config, PART)
+    said = str(caught.value)
+    assert "\n" not in said
+    for word in ("kv260", "xck26", *words):
+        assert word in said
+    resource = re.search(r"needs (\d+) (\w+).* (\d+) over the part's (\d+)", said)
+    assert resource is not None
+    needed, name, over, limit = resource.groups()
+    assert int(limit) == getattr(PART, name)
+    assert int(needed) - int(over) == int(limit)
+    assert int(needed) == sum(d.count for d in demands(config) if d.resource == name)
+
+
+def test_memories_take_whole_primitives() -> None:
+    assert uram_count(1280, 8192) == 36
+    assert uram_count(72, 4096) == 1 and uram_count(73, 4096) == 2 and uram_count(1, 4097) == 2
+    assert ramb36_count(1536, 256) == 22
+    assert ramb36_count(36, 1024) == 1 and ramb36_count(9, 4096) == 1
+    assert ramb36_count(18, 4096) == 2
