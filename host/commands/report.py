@@ -6,13 +6,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
 
-from .run import say
+from .run import note, say
 
 if TYPE_CHECKING:
     from terntable.sim.report import Cost, Report
@@ -28,14 +29,22 @@ COLUMNS = {
 
 
 def report_command(config_name: str, as_json: bool) -> None:
-    """Map the configuration and print what it takes. Raises UserError."""
+    """Map the configuration and print what it takes. Exit status 1 when Yosys refuses it.
+
+    Raises UserError when it can't fit its part and when something is not installed.
+    """
     config = load_config(config_name)
     try:
         from terntable.sim.report import report
+        from terntable.sim.synthesis import SynthesisError
     except ImportError as e:
         raise UserError(f"the report needs {e.name}: pip install 'terntable[hw]'") from None
     say(f"mapping {config.name} with Yosys: minutes where nothing is in the cache")
-    found = report(config, say)
+    try:
+        found = report(config, say)
+    except SynthesisError as e:
+        note(f"terntable: {config.name}: {' '.join(str(e).split())}")
+        raise typer.Exit(1) from None
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
