@@ -56,7 +56,7 @@ class Terntable(Component):
             "load": LoadUnit(c),
             "vector": VectorUnit(c),
             "linear": LinearUnit(c, self._library),
-            "attention": AttentionUnit(c),
+            "attention": AttentionUnit(c, self._library),
         }
         for name, unit in units.items():
             m.submodules[name] = ResetInserter(status.reset_units)(unit)
@@ -176,6 +176,7 @@ class Terntable(Component):
         connect(m, vector.q_write, attention.q_write)
         connect(m, vector.q_scale, attention.q_scale)
         connect(m, attention.o_write, f.write1)
+        m.d.comb += attention.heads_ready.eq(~0)
         for memory, name in ((x, "x"), (f, "f")):
             m.d.comb += [
                 memory.max_row.eq(getattr(vector, f"{name}_max_row")),

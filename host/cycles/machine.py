@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from terntable.host.cycles import units
 from terntable.host.cycles.bus import Bus, Flow
 from terntable.host.cycles.timeline import Timeline
+from terntable.hw.attention.cycles import attention_cycles
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import UNIT_OF, Command, Dest, Mode, Op, Unit
 from terntable.sim.dram import DramModel
@@ -169,7 +170,7 @@ class CycleMachine:
 
     def _attention(self, command: Command, now: Chunk) -> Iterator[float]:
         c = self._config
-        cycles, positions = units.attention(
+        cycles, positions = attention_cycles(
             c,
             command["heads_per_kv"],
             command["kv_heads"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from terntable.hw.config import KV_BLOCK, AcceleratorConfig
+from terntable.hw.config import AcceleratorConfig
 
 FIRST_COMMAND = 30
 """Cycles from the doorbell, or a jump, to the first command, beside the memory's latency."""
@@ -69,38 +69,3 @@ def kv_quant(
     head = max(head_ew, -(-(latency + 1) // dividers))
     token = max((heads_per_kv + 2) * head, beats + 4)
     return kv_heads * tokens * token + 2 * head_ew + 2 * beats + latency + 50
-
-
-def attention(
-    config: AcceleratorConfig,
-    heads_per_kv: int,
-    kv_heads: int,
-    head_dims: int,
-    position: int,
-    tokens: int,
-) -> tuple[int, int]:
-    """Cycles of the items of an ATTENTION, and the positions whose K and V are read."""
-    beats = head_dims // config.attention_dims
-    rows = config.attention_rows
-    longest_beats = config.max_head_dim // config.attention_dims
-    most = min(max(config.max_heads, 512 // longest_beats), config.chunk * config.max_heads)
-    most = -(-most // rows) * rows
-    per_pass = min(config.chunk, most // heads_per_kv)
-    period = max(rows, 8)
-    cycles = read = 0
-    for first in range(0, tokens, per_pass):
-        count = min(per_pass, tokens - first)
-        newest = position + first + count - 1
-        read += newest + 1
-        held = count * heads_per_kv
-        for block in range(newest // KV_BLOCK + 1):
-            for row in range(0, held, rows):
-                last_row = min(row + rows, held) - 1
-                token = position + first + last_row // heads_per_kv
-                seen = min(token - block * KV_BLOCK + 1, KV_BLOCK)
-                if seen > 0:
-                    products = beats * (seen + max(seen, period)) + 6
-                    weights = rows * (seen + 1) + 40
-                    cycles += max(products, weights)
-        cycles += 10
-    return kv_heads * cycles, kv_heads * read

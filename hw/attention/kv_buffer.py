@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
+from amaranth.utils import exact_log2
 
 from ..config import KV_BLOCK
 from ..fp import delay, register
 from ..interfaces import ReadChannelSignature
 from ..record_places import record_places
-from .records import RecordUnpacker, widened
-from .shape import READ_LATENCY, SLOTS, AttentionShape
+from .records import RecordUnpacker
+from .shape import BLOCK, DISTRIBUTED, AttentionShape
 
 
 class KvBuffer(Component):
@@ -20,10 +21,13 @@ class KvBuffer(Component):
 
     Blocks take slots 0, 1, .. in turn. `valid` has a bit a slot: high from when all of a block is
     there until `release`, which frees the oldest slot. `start` (one cycle, with `job` stable from
-    then on) begins a command; all of the last one must be released by then.
+    then on) begins a command; all of the last one must be released by then. A KV head is loaded
+    once `heads_ready` exceeds its number.
 
-    `code` gives word `beat` of K (or, with `v`, V) of position `j` of the block in `slot`, and
-    `scale` both scales of a position, each READ_LATENCY cycles after the address, one a cycle.
+    A read gives the words of all ports at once, positions ports * step .. of the block in `slot`:
+    `k` READ_LATENCY + i cycles after the address for lane i of word `beat` of K, `v` READ_LATENCY
+    + p cycles after it for port p's word of V, as the multipliers' chains take them; `k_scale` and
+    `v_scale` one cycle after it. One address a cycle each.
 
     One descriptor a port and block, of the records of that block that exist on that port; all
     ports fill their banks at once. Memory traffic is exactly these records. Reset: empty.
@@ -32,46 +36,76 @@ class KvBuffer(Component):
     def __init__(self, shape: AttentionShape) -> None:
         self._shape = shape
         c = shape.config
-        at = {"slot": Out(range(SLOTS)), "j": Out(range(KV_BLOCK))}
+        at = {"slot": Out(shape.slot), "step": Out(shape.step)}
+        words = data.ArrayLayout(data.ArrayLayout(signed(16), shape.dims), shape.positions)
+        code = Signature(at | {"beat": Out(shape.beat), "data": In(words)})
+        scale = Signature(at | {"data": In(data.ArrayLayout(32, shape.positions))})
         super().__init__(
             {
                 "job": In(shape.job()),
                 "start": In(1),
+                "heads_ready": In(range(c.max_heads + 1)),
                 **{f"kv{p}": Out(ReadChannelSignature(c.bus_bits)) for p in range(c.ports)},
-                "valid": Out(SLOTS),
+                "valid": Out(shape.slots),
                 "release": In(1),
-                "code": In(
-                    Signature(
-                        at | {"v": Out(1), "beat": Out(shape.beat), "data": In(shape.word_bits)}
-                    )
-                ),
-                "scale": In(Signature(at | {"k": In(32), "v": In(32)})),
+                "k": In(code),
+                "v": In(code),
+                "k_scale": In(scale),
+                "v_scale": In(scale),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        s, c = self._shape, self._shape.config
-        ports = c.ports
-        port_bits = ports.bit_length() - 1
-        per_port = KV_BLOCK // ports
-        job = self.job
+        s, c, job = self._shape, self._shape.config, self.job
+        port_bits = exact_log2(c.ports)
 
         # Which slots are asked for, and which ports have filled them.
-        asked = Signal(SLOTS)
-        filled = [Signal(SLOTS, name=f"filled{p}") for p in range(ports)]
-        size = Signal(data.ArrayLayout(range(KV_BLOCK + 1), SLOTS))
-        oldest = Signal(range(SLOTS))
+        asked = Signal(s.slots)
+        filled = [Signal(s.slots, name=f"filled{p}") for p in range(c.ports)]
+        size = Signal(data.ArrayLayout(range(KV_BLOCK + 1), s.slots))
+        oldest = Signal(s.slot)
         every = asked
         for bits in filled:
             every = every & bits
-        m.d.comb += self.valid.eq(every)
+        m.d.sync += self.valid.eq(every)
+        with m.If(self.release):
+            m.d.sync += [
+                asked.bit_select(oldest, 1).eq(0),
+                self.valid.bit_select(oldest, 1).eq(0),
+                oldest.eq(oldest + 1),
+            ]
+            for bits in filled:
+                m.d.sync += bits.bit_select(oldest, 1).eq(0)
 
-        def count_of(block_size: Signal, port: int) -> Signal:
-            """Positions of a block of `block_size` on a port."""
-            return (block_size + (ports - 1 - port)) >> port_bits
+        places = record_places(m, c, job.format, job.head_beats, s.dims)
+        record_beats = Signal(16)
+        m.d.sync += record_beats.eq(job.record_bytes >> exact_log2(c.bus_bytes))
+        self._requests(m, asked, size, record_beats)
 
-        # Requests.
+        # Banks, one a port, each filled by its own unpacker.
+        for p in range(c.ports):
+            m.submodules[f"unpack{p}"] = unpack = RecordUnpacker(s)
+            turn = Signal(s.slot, name=f"turn{p}")
+            connect(m, flipped(getattr(self, f"kv{p}").data), unpack.i)
+            m.d.comb += [
+                unpack.go.eq((asked & ~filled[p]).bit_select(turn, 1)),
+                unpack.count.eq((size[turn] + (c.ports - 1 - p)) >> port_bits),
+                unpack.format.eq(job.format),
+                unpack.head_beats.eq(job.head_beats),
+                unpack.places.eq(places),
+                unpack.record_beats.eq(record_beats),
+            ]
+            with m.If(unpack.done):
+                m.d.sync += [filled[p].bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
+            self._codes(m, p, unpack, turn)
+            self._scales(m, p, unpack, turn)
+        return m
+
+    def _requests(self, m: Module, asked: Signal, size: data.View, record_beats: Signal) -> None:
+        """The walk over KV heads, passes and blocks; a descriptor a port for each block."""
+        s, c, job = self._shape, self._shape.config, self.job
+        port_bits = exact_log2(c.ports)
         kv_head = Signal.like(job.kv_heads)
         token = Signal.like(job.tokens)
         end = Signal(len(job.tokens) + 1)
@@ -79,13 +113,11 @@ class KvBuffer(Component):
         newest = Signal(s.position_bits)
         block = Signal(s.position_bits - 5)
         positions = Signal(range(KV_BLOCK + 1))
-        slot = Signal(range(SLOTS))
+        slot = Signal(s.slot)
         offset = Signal(32)
-        places = record_places(m, c, job.format, job.head_beats, s.dims)
-        record_beats = Signal(16)
-        m.d.sync += record_beats.eq(job.record_bytes >> (c.bus_bytes.bit_length() - 1))
-        beats = [Signal(24, name=f"beats{p}") for p in range(ports)]
-        channels = [getattr(self, f"kv{p}") for p in range(ports)]
+        ready = register(m, self.heads_ready > kv_head)
+        beats = [Signal(24, name=f"beats{p}") for p in range(c.ports)]
+        channels = [getattr(self, f"kv{p}") for p in range(c.ports)]
         for channel in channels:
             with m.If(channel.req.ready):
                 m.d.sync += channel.req.valid.eq(0)
@@ -104,15 +136,17 @@ class KvBuffer(Component):
                 m.next = "NEWEST"
             with m.State("NEWEST"):
                 m.d.sync += newest.eq(job.position + end - 1)
-                m.next = "FIRST"
+                with m.If(ready):
+                    m.next = "FIRST"
             with m.State("FIRST"):
                 m.d.sync += [block.eq(newest[5:]), positions.eq(newest[:5] + 1)]
                 m.next = "ROOM"
             with m.State("ROOM"):
                 with m.If(~asked.bit_select(slot, 1)):
                     m.d.sync += offset.eq((block * job.record_bytes) << (5 - port_bits))
-                    for p in range(ports):
-                        m.d.sync += beats[p].eq(count_of(positions, p) * record_beats)
+                    for p in range(c.ports):
+                        count = (positions + (c.ports - 1 - p)) >> port_bits
+                        m.d.sync += beats[p].eq(count * record_beats)
                     m.next = "OFFSET"
             with m.State("OFFSET"):
                 m.d.sync += offset.eq(offset + head_base)
@@ -148,76 +182,58 @@ class KvBuffer(Component):
                             with m.If(kv_head == job.kv_heads - 1):
                                 m.next = "IDLE"
 
-        # Banks, one a port, each filled by its own unpacker.
-        code_slot = register(m, self.code.slot)
-        code_v, code_beat = register(m, self.code.v), register(m, self.code.beat)
-        code_j = register(m, self.code.j)
-        scale_slot, scale_j = register(m, self.scale.slot), register(m, self.scale.j)
-        codes, scales = [], []
-        for p, channel in enumerate(channels):
-            m.submodules[f"unpack{p}"] = unpack = RecordUnpacker(s)
-            turn = Signal(range(SLOTS), name=f"turn{p}")
-            connect(m, flipped(channel.data), unpack.i)
-            m.d.comb += [
-                unpack.go.eq((asked & ~filled[p]).bit_select(turn, 1)),
-                unpack.count.eq(count_of(size[turn], p)),
-                unpack.format.eq(job.format),
-                unpack.head_beats.eq(job.head_beats),
-                unpack.places.eq(places),
-                unpack.record_beats.eq(record_beats),
-            ]
-            with m.If(unpack.done):
-                m.d.sync += [filled[p].bit_select(turn, 1).eq(1), turn.eq(turn + 1)]
+    def _codes(self, m: Module, p: int, unpack: RecordUnpacker, turn: Signal) -> None:
+        """Port p's K, in slices of lanes that are read one after the other, and its V."""
+        s = self._shape
+        code = unpack.code
 
-            beat_bits = len(unpack.code.beat)
-            at_bits = len(unpack.code.position)
-            m.submodules[f"codes{p}"] = bank = memory.Memory(
-                shape=s.word_bits, depth=SLOTS * per_port * 2 << beat_bits, init=[]
+        def bank(name: str, bits: int, en: Value, word: Value, address: Value) -> Value:
+            m.submodules[name] = words = memory.Memory(
+                shape=bits, depth=s.slots * s.steps << len(s_beat), init=[], attrs=BLOCK
             )
-            write, read = bank.write_port(), bank.read_port()
+            write, read = words.write_port(), words.read_port()
             m.d.comb += [
-                write.en.eq(unpack.code.en),
-                write.addr.eq(
-                    Cat(unpack.code.beat, unpack.code.v, unpack.code.position[:at_bits], turn)
-                ),
-                write.data.eq(unpack.code.data),
-                read.addr.eq(Cat(code_beat[:beat_bits], code_v, code_j[port_bits:], code_slot)),
+                write.en.eq(en),
+                write.addr.eq(Cat(code.beat[: len(s_beat)], code.position[: len(s_step)], turn)),
+                write.data.eq(word),
+                read.addr.eq(address),
                 read.en.eq(1),
             ]
-            codes.append(read.data)
+            return register(m, read.data)
 
-            m.submodules[f"scales{p}"] = bank = memory.Memory(
-                shape=64, depth=SLOTS * per_port, init=[]
+        s_beat, s_step = Signal(s.beat), Signal(s.step)
+        k_at = register(m, Cat(self.k.beat, self.k.step, self.k.slot))
+        for first in range(0, s.dims, s.slice):
+            word = bank(
+                f"k{p}_{first}", 16 * s.slice, code.en & ~code.v,
+                code.data[16 * first : 16 * (first + s.slice)],
+                delay(m, k_at, first, reset_less=True),
+            )  # fmt: skip
+            for i in range(s.slice):
+                lane = delay(m, word.word_select(i, 16), i, reset_less=True)
+                m.d.comb += self.k.data[p][first + i].eq(lane)
+        v_at = register(m, Cat(self.v.beat, self.v.step, self.v.slot))
+        word = bank(
+            f"v{p}", s.word_bits, code.en & code.v, code.data, delay(m, v_at, p, reset_less=True)
+        )
+        m.d.comb += self.v.data[p].eq(word)
+
+    def _scales(self, m: Module, p: int, unpack: RecordUnpacker, turn: Signal) -> None:
+        """Port p's scales of K and of V."""
+        s = self._shape
+        step = Signal(s.step)
+        for name, port, word in (
+            ("k", self.k_scale, unpack.scale.k),
+            ("v", self.v_scale, unpack.scale.v),
+        ):
+            m.submodules[f"{name}_scales{p}"] = scales = memory.Memory(
+                shape=32, depth=s.slots * s.steps, init=[], attrs=DISTRIBUTED
             )
-            write, read = bank.write_port(), bank.read_port()
+            write, read = scales.write_port(), scales.read_port(domain="comb")
             m.d.comb += [
                 write.en.eq(unpack.scale.en),
-                write.addr.eq(Cat(unpack.scale.position[:at_bits], turn)),
-                write.data.eq(Cat(unpack.scale.k, unpack.scale.v)),
-                read.addr.eq(Cat(scale_j[port_bits:], scale_slot)),
-                read.en.eq(1),
+                write.addr.eq(Cat(unpack.scale.position[: len(step)], turn)),
+                write.data.eq(word),
+                read.addr.eq(Cat(port.step, port.slot)),
+                port.data[p].eq(register(m, read.data)),
             ]
-            scales.append(read.data)
-
-        # The bank that a position lies in.
-        code_port = register(m, code_j[: max(port_bits, 1)])
-        scale_port = register(m, scale_j[: max(port_bits, 1)])
-        packed = Signal(s.word_bits)
-        code = Signal(s.word_bits, reset_less=True)
-        m.d.sync += code.eq(widened(m, job.format, packed, s.dims))
-        scale = Signal(64, reset_less=True)
-        for p in range(ports):
-            with m.If((code_port == p) | (ports == 1)):
-                m.d.comb += packed.eq(codes[p])
-            with m.If((scale_port == p) | (ports == 1)):
-                m.d.sync += scale.eq(scales[p])
-        m.d.comb += [
-            self.code.data.eq(delay(m, code, READ_LATENCY - 3, reset_less=True)),
-            Cat(self.scale.k, self.scale.v).eq(scale),
-        ]
-
-        with m.If(self.release):
-            m.d.sync += [asked.bit_select(oldest, 1).eq(0), oldest.eq(oldest + 1)]
-            for bits in filled:
-                m.d.sync += bits.bit_select(oldest, 1).eq(0)
-        return m

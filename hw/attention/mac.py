@@ -1,111 +1,130 @@
-"""The multipliers of attention, shared by q.k and w.v."""
+"""The multipliers of a query row: dot products with K, and weighted sums of V."""
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Shape, Signal, signed
+from amaranth import Module, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from ..fp import delay, register
-from .shape import DOT_BITS, SUM_BITS, WEIGHT_BITS, AttentionShape
+from ..fp import delay
+from ..primitives import mac
+from ..primitives.mac import Mac
+from .shape import SUM_BITS, WEIGHT_BITS, AttentionShape
 
 
-class MacRow(Component):
-    """`dims` multipliers of one query row.
+class DotRow(Component):
+    """Dot products of a row's codes with `positions` words of K, `dims` products each.
 
-    With `v` low: products of codes `q` and `b` (int16, lane 0 lowest) are summed over the lanes
-    and accumulated in `dot`. With `v` high: products of `weight` (unsigned) and each lane of `b`
-    accumulate in `sums`, a signed integer a lane. `first` begins a new sum.
-
-    One step a cycle where `en` is high; `dot` holds it DOT_LATENCY cycles later, `sums`
-    SUM_LATENCY cycles later, until the next step of the kind. Sums are exact. No reset.
+    The products of a position are added along a chain of multipliers, so a word comes skewed: lane
+    i of `q` and of `k` i cycles after lane 0. A word of Q is taken in the cycle of `take`, to wait,
+    and meets the words of K from that of the cycle of `move` on (both for lane 0). `dot` is there
+    LATENCY cycles after lane 0 of `k`. To it is added, where `add` is high, `partial`: both are
+    given ADD_DELAY cycles after lane 0. Exact integers; one word a cycle. No back-pressure, no
+    reset.
     """
 
-    SUM_LATENCY = 4
-
-    def __init__(self, dims: int) -> None:
-        self._dims = dims
-        self.dot_latency = 4 + (dims - 1).bit_length()
+    def __init__(self, shape: AttentionShape, cell: type[Mac] = Mac) -> None:
+        self._shape, self._cell = shape, cell
+        dots = data.ArrayLayout(signed(shape.dot_bits), shape.positions)
+        codes = data.ArrayLayout(signed(16), shape.dims)
         super().__init__(
             {
-                "en": In(1),
-                "v": In(1),
-                "first": In(1),
-                "q": In(data.ArrayLayout(signed(16), dims)),
-                "weight": In(WEIGHT_BITS),
-                "b": In(data.ArrayLayout(signed(16), dims)),
-                "dot": Out(signed(DOT_BITS)),
-                "sums": Out(data.ArrayLayout(signed(SUM_BITS), dims)),
+                "q": In(codes),
+                "take": In(1),
+                "move": In(1),
+                "k": In(data.ArrayLayout(codes, shape.positions)),
+                "partial": In(dots),
+                "add": In(1),
+                "dot": Out(dots),
             }
         )
 
+    @staticmethod
+    def add_delay(shape: AttentionShape) -> int:
+        """Cycles from lane 0 of K to `add` and `partial`."""
+        return shape.dims - 1 + mac.LATENCY - mac.THIRD_LATENCY
+
+    @staticmethod
+    def latency(shape: AttentionShape) -> int:
+        """Cycles from lane 0 of K to the dot products."""
+        return shape.dims - 1 + mac.LATENCY
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        products = []
-        for lane in range(self._dims):
-            left = Signal(signed(WEIGHT_BITS + 1), reset_less=True)
-            m.d.sync += left.eq(Mux(self.v, self.weight, self.q[lane]))
-            right = register(m, self.b[lane])
-            products.append(delay(m, left * right, 2, reset_less=True))
-
-        sum_en, sum_first = delay(m, self.en & self.v, 3), delay(m, self.first, 3)
-        for lane, product in enumerate(products):
-            total = Signal(signed(SUM_BITS), reset_less=True)
-            with m.If(sum_en):
-                m.d.sync += total.eq(Mux(sum_first, 0, total) + product)
-            m.d.comb += self.sums[lane].eq(total)
-
-        level = [product[:32].as_signed() for product in products]
-        depth = 0
-        while len(level) > 1:
-            level = [register(m, a + b) for a, b in zip(level[::2], level[1::2], strict=True)]
-            depth += 1
-        dot_en = delay(m, self.en & ~self.v, 3 + depth)
-        dot_first = delay(m, self.first, 3 + depth)
-        dot = Signal(Shape(DOT_BITS, signed=True), reset_less=True)
-        with m.If(dot_en):
-            m.d.sync += dot.eq(Mux(dot_first, 0, dot) + level[0])
-        m.d.comb += self.dot.eq(dot)
+        dims = self._shape.dims
+        take, move = [self.take], [self.move]
+        for _ in range(dims - 1):
+            take.append(delay(m, take[-1], 1, reset_less=True))
+            move.append(delay(m, move[-1], 1, reset_less=True))
+        for x in range(self._shape.positions):
+            before = None
+            for i in range(dims):
+                last = i == dims - 1
+                cell = self._cell(held=True, cascade=i != 0, third="c" if last else "none")
+                m.submodules[f"cell{x}_{i}"] = cell
+                m.d.comb += [
+                    cell.a.eq(self.q[i]),
+                    cell.take.eq(take[i]),
+                    cell.move.eq(move[i]),
+                    cell.b.eq(self.k[x][i]),
+                ]
+                if before is not None:
+                    m.d.comb += cell.cascade.eq(before.cascade_out)
+                if last:
+                    m.d.comb += [
+                        cell.c.eq(self.partial[x]),
+                        cell.use_third.eq(self.add),
+                        self.dot[x].eq(cell.sum),
+                    ]
+                before = cell
         return m
 
 
-class Mac(Component):
-    """`rows` MacRows on the same K or V word: each row its own codes and weight.
+class SumRow(Component):
+    """Sums over positions of a row's weights times the words of V, for `dims` dimensions.
 
-    Latencies, throughput and number formats as MacRow's.
+    The products of `positions` positions are added along a chain of multipliers: `weight` and `v`
+    of position x come x cycles after those of position 0. `sums` is, LATENCY cycles after position
+    0's, the sum of this word and of those in the cycles before it, back to one whose `add` is low;
+    `add` is given ADD_DELAY cycles after position 0. Exact integers; one word of each position a
+    cycle. No back-pressure, no reset.
     """
 
-    SUM_LATENCY = MacRow.SUM_LATENCY
-
-    def __init__(self, shape: AttentionShape) -> None:
-        self._rows = [MacRow(shape.dims) for _ in range(shape.rows)]
-        self.dot_latency = self._rows[0].dot_latency
-        row = self._rows[0].signature.members
+    def __init__(self, shape: AttentionShape, cell: type[Mac] = Mac) -> None:
+        self._shape, self._cell = shape, cell
+        codes = data.ArrayLayout(signed(16), shape.dims)
         super().__init__(
             {
-                "en": In(1),
-                "v": In(1),
-                "first": In(1),
-                "q": In(data.ArrayLayout(row["q"].shape, shape.rows)),
-                "weight": In(data.ArrayLayout(WEIGHT_BITS, shape.rows)),
-                "b": In(row["b"].shape),
-                "dot": Out(data.ArrayLayout(signed(DOT_BITS), shape.rows)),
-                "sums": Out(data.ArrayLayout(row["sums"].shape, shape.rows)),
+                "weight": In(data.ArrayLayout(WEIGHT_BITS, shape.positions)),
+                "v": In(data.ArrayLayout(codes, shape.positions)),
+                "add": In(1),
+                "sums": Out(data.ArrayLayout(signed(SUM_BITS), shape.dims)),
             }
         )
 
+    @staticmethod
+    def add_delay(shape: AttentionShape) -> int:
+        """Cycles from position 0 to `add`."""
+        return shape.positions - 1 + mac.LATENCY - mac.THIRD_LATENCY
+
+    @staticmethod
+    def latency(shape: AttentionShape) -> int:
+        """Cycles from position 0 to the sums."""
+        return shape.positions - 1 + mac.LATENCY
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        for a, row in enumerate(self._rows):
-            m.submodules[f"row{a}"] = row
-            m.d.comb += [
-                row.en.eq(self.en),
-                row.v.eq(self.v),
-                row.first.eq(self.first),
-                row.q.eq(self.q[a]),
-                row.weight.eq(self.weight[a]),
-                row.b.eq(self.b),
-                self.dot[a].eq(row.dot),
-                self.sums[a].eq(row.sums),
-            ]
+        positions = self._shape.positions
+        for i in range(self._shape.dims):
+            before = None
+            for x in range(positions):
+                last = x == positions - 1
+                cell = self._cell(cascade=x != 0, third="p" if last else "none")
+                m.submodules[f"cell{i}_{x}"] = cell
+                m.d.comb += [cell.a.eq(self.weight[x]), cell.b.eq(self.v[x][i])]
+                if before is not None:
+                    m.d.comb += cell.cascade.eq(before.cascade_out)
+                if last:
+                    m.d.comb += [cell.use_third.eq(self.add), self.sums[i].eq(cell.sum)]
+                before = cell
         return m

@@ -5,30 +5,12 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.utils import exact_log2
 
-from ..config import KV_BLOCK
 from ..fp import sanitise
 from ..isa import KvFormat
 from ..record_places import places_layout
 from .shape import AttentionShape
-
-
-def widened(m: Module, kv: Value, word: Value, dims: int) -> Signal:
-    """The `dims` int16 codes of a code word as RecordUnpacker packs it, signs extended;
-    combinational."""
-    codes = Signal(16 * dims)
-    with m.Switch(kv):
-        for number_format in KvFormat:
-            bits = number_format.bits
-            packed = word[(16 - bits) * dims :]
-            with m.Case(number_format):
-                m.d.comb += codes.eq(
-                    Cat(
-                        Cat(code, code[-1].replicate(16 - bits))
-                        for code in (packed.word_select(i, bits) for i in range(dims))
-                    )
-                )
-    return codes
 
 
 class RecordUnpacker(Component):
@@ -37,10 +19,9 @@ class RecordUnpacker(Component):
 
     A record (`kv_records`) is `head_beats` words of K codes, as many of V codes, the scales of K
     and V and padding to `record_beats` whole bus words; `places`, from `record_places`, says where
-    its parts lie. A code word comes out as `code`, its codes packed in its upper end, `format.bits`
-    each, and the scales, sanitised, as `scale`, both one cycle after their last bit was taken and
-    at most one a cycle; `done` is never before the last of them. All parameters are held while
-    `go` is high.
+    its parts lie. A word of codes comes out as `code`, int16 in every format, and the scales,
+    sanitised, as `scale`, both one cycle after their last bit was taken and at most one a cycle;
+    `done` is never before the last of them. All parameters are held while `go` is high.
 
     Throughput: a bus word a cycle, or as many cycles as code words are in it. `i.ready` depends on
     the parameters, not on `i.valid`. Reset: the next word is the first of a record.
@@ -50,7 +31,7 @@ class RecordUnpacker(Component):
 
     def __init__(self, shape: AttentionShape) -> None:
         self._shape = shape
-        positions = KV_BLOCK // shape.config.ports
+        positions = shape.steps
         at = {"en": Out(1), "position": Out(range(max(positions, 2)))}
         super().__init__(
             {
@@ -98,12 +79,7 @@ class RecordUnpacker(Component):
             m.d.sync += [bus_beat.eq(0), position.eq(position + 1)]
 
         whole = Signal()
-        with m.Switch(self.format):
-            for kv in KvFormat:
-                with m.Case(kv):
-                    self._elaborate_format(
-                        m, kv.bits * dims, take, part, has_codes, last_part, whole
-                    )
+        self._elaborate_codes(m, take, part, has_codes, last_part, whole)
         self._elaborate_places(m, take, whole, ends)
         m.d.sync += [self.code.position.eq(position), self.scale.position.eq(position)]
 
@@ -128,32 +104,46 @@ class RecordUnpacker(Component):
                 m.d.sync += self.scale.k.eq(sanitise(self.i.payload))
         return m
 
-    def _elaborate_format(
+    def _elaborate_codes(
         self,
         m: Module,
-        packed_bits: int,
         take: Value,
         part: Signal,
         has_codes: Value,
         last_part: Signal,
         whole: Signal,
     ) -> None:
-        """Bus words to code words of `packed_bits`: `whole` says that the part that is taken
-        completes one, `last_part` that nothing of the bus word is left then."""
-        bus, word = self._shape.config.bus_bits, self.code.data
-        parts, joins = max(1, bus // packed_bits), max(1, packed_bits // bus)
-        m.d.comb += last_part.eq((part == parts - 1) | ~has_codes)
-        if joins > 1:
-            join = Signal(range(joins), name=f"join{packed_bits}")
-            m.d.comb += whole.eq(join == joins - 1)
-            with m.If(take):
-                m.d.sync += [word.eq(Cat(word[bus:], self.i.payload))]
-                m.d.sync += join.eq(Mux(has_codes, join + 1, 0))
-        else:
-            m.d.comb += whole.eq(1)
-            with m.If(take):
-                top = word[len(word) - packed_bits :]
-                m.d.sync += top.eq(self.i.payload.word_select(part, packed_bits))
+        """Parts of bus words to words of codes: `whole` says that the part that is taken completes
+        one, `last_part` that nothing of the bus word is left then."""
+        bus, dims, word = self._shape.config.bus_bits, self._shape.dims, self.code.data
+        # Where a part's codes come from: a number a format and part, for a multiplexer of them all.
+        choices: list[list[Value]] = []
+        choice = Signal(range(4 * bus))
+        with m.Switch(self.format):
+            for kv in KvFormat:
+                codes = min(dims, bus // kv.bits)  # of a part
+                parts, joins = bus // (codes * kv.bits), dims // codes
+                with m.Case(kv):
+                    m.d.comb += [
+                        choice.eq(len(choices) + part[: exact_log2(parts)]),
+                        last_part.eq((part == parts - 1) | ~has_codes),
+                        whole.eq(1),
+                    ]
+                    if joins > 1:
+                        join = Signal(range(joins), name=f"join{kv.bits}")
+                        m.d.comb += whole.eq(join == joins - 1)
+                        with m.If(take):
+                            m.d.sync += join.eq(Mux(has_codes, join + 1, 0))
+                for at in range(parts):
+                    piece = self.i.payload.word_select(at, codes * kv.bits)
+                    new = [piece.word_select(i, kv.bits) for i in range(codes)]
+                    wide = [Cat(code, code[-1].replicate(16 - kv.bits)) for code in new]
+                    choices.append([word[16 * codes :], *wide])
+        with m.If(take):
+            with m.Switch(choice[: (len(choices) - 1).bit_length()]):
+                for number, pieces in enumerate(choices):
+                    with m.Case(number):
+                        m.d.sync += word.eq(Cat(*pieces))
 
     def _elaborate_places(self, m: Module, take: Value, whole: Value, ends: Value) -> None:
         """Which word of the record the next code word is."""

@@ -7,69 +7,35 @@ from dataclasses import dataclass
 from amaranth import Shape, unsigned
 from amaranth.lib import data
 
-from ..config import KV_BLOCK, AcceleratorConfig
+from ..config import KV_BLOCK
 from ..isa import KvFormat
+from .geometry import ITEMS, AttentionGeometry
 
 READ_LATENCY = 3
-"""Cycles from an address to the operands of the multipliers: codes of K, V and Q, weights."""
+"""Cycles from an address to the first operands of the multipliers: codes of K, V and Q, weights."""
+LANES_A_SLICE = 4
+"""Lanes of a word that lie in one memory, where lanes are read one after the other."""
 
-SLOTS = 4
-"""KV blocks on chip: two in use, the others loading ahead."""
-
-DOT_BITS = 40
-"""q.k of up to 256 int16 products."""
 WEIGHT_BITS = 23
 """A weight of the numerator, at most 2**22."""
 SUM_BITS = 43
 """Sum of 32 weights times int16 codes."""
+SCALE_BITS = 11
+"""Power of two between numerator and denominator, signed."""
 MAX_BITS = 11
 """A running maximum, signed: floor(score) in -512..511, plus an exponent field up to 254."""
 RISE_BITS = 6
 """A rise of a maximum, clamped to 63: more than any width that it shifts."""
-OUTPUT_ROWS_DEPTH = 512
-"""Words of the memory of unnormalised outputs: the depth of a wide block memory."""
+
+DISTRIBUTED = {"ram_style": "distributed"}
+"""Attributes of a memory of LUTs."""
+BLOCK = {"ram_style": "block"}
+"""Attributes of a memory of RAM blocks."""
 
 
 @dataclass(frozen=True)
-class AttentionShape:
-    """Derived parameters of the attention unit."""
-
-    config: AcceleratorConfig
-    max_rows: int
-    """Query rows (token, query head of one KV head) on chip at once."""
-
-    @classmethod
-    def of(cls, config: AcceleratorConfig, max_rows: int | None = None) -> AttentionShape:
-        """`max_rows` defaults to what fills the output memory, and is rounded up to whole groups.
-
-        Raises ValueError when the query heads of one token would not fit.
-        """
-        beats = config.max_head_dim // config.attention_dims
-        if max_rows is None:
-            most = config.chunk * config.max_heads
-            max_rows = min(max(config.max_heads, OUTPUT_ROWS_DEPTH // beats), most)
-        if max_rows < config.max_heads:
-            raise ValueError(f"max_rows is {max_rows}: make it at least {config.max_heads}")
-        ar = config.attention_rows
-        return cls(config, -(-max_rows // ar) * ar)
-
-    @property
-    def dims(self) -> int:
-        return self.config.attention_dims
-
-    @property
-    def rows(self) -> int:
-        return self.config.attention_rows
-
-    @property
-    def groups(self) -> int:
-        """Row groups on chip."""
-        return self.max_rows // self.rows
-
-    @property
-    def beats(self) -> int:
-        """Words of the longest head."""
-        return self.config.max_head_dim // self.dims
+class AttentionShape(AttentionGeometry):
+    """The geometry with the signals that it leads to."""
 
     @property
     def word_bits(self) -> int:
@@ -77,39 +43,64 @@ class AttentionShape:
         return 16 * self.dims
 
     @property
+    def slice(self) -> int:
+        """Lanes of a slice."""
+        return min(LANES_A_SLICE, self.config.lanes)
+
+    @property
+    def dot_bits(self) -> int:
+        """q.k of the longest head, signed."""
+        return 30 + (self.config.max_head_dim - 1).bit_length() + 1
+
+    @property
     def position_bits(self) -> int:
         return self.config.max_context.bit_length()
 
     @property
     def l_bits(self) -> int:
-        """Bits of a denominator."""
-        return 24 + self.config.max_context.bit_length()
+        """A denominator: weights below 2**24 of all positions."""
+        return 24 + (self.config.max_context - 1).bit_length()
 
     @property
     def o_bits(self) -> int:
-        """Bits of an unnormalised output, signed."""
-        return 22 + 15 + self.config.max_context.bit_length() + 1
-
-    @property
-    def parts(self) -> int:
-        """Elementwise words of a code word."""
-        return self.dims // self.config.lanes
+        """An unnormalised output, signed: weights of 2**22 times codes of 2**15."""
+        return 22 + 15 + (self.config.max_context - 1).bit_length() + 1
 
     @property
     def beat(self) -> Shape:
         return Shape.cast(range(max(self.beats, 2)))
 
     @property
-    def group(self) -> Shape:
-        return Shape.cast(range(max(self.groups, 2)))
+    def slot(self) -> Shape:
+        return Shape.cast(range(self.slots))
 
     @property
-    def row(self) -> Shape:
-        return Shape.cast(range(max(self.max_rows, 2)))
+    def step(self) -> Shape:
+        """Group of positions of a block."""
+        return Shape.cast(range(max(self.steps, 2)))
+
+    @property
+    def tile(self) -> Shape:
+        return Shape.cast(range(max(self.tiles, 2)))
+
+    @property
+    def lane(self) -> Shape:
+        """Row of a tile."""
+        return Shape.cast(range(max(self.rows, 2)))
+
+    @property
+    def index(self) -> Shape:
+        """Number of an item, modulo ITEMS."""
+        return Shape.cast(range(ITEMS))
 
     @property
     def token(self) -> Shape:
         return Shape.cast(range(max(self.config.chunk, 2)))
+
+    @property
+    def q_row(self) -> Shape:
+        """A row of Q, token * max_heads + head, and those that a walk runs over."""
+        return Shape.cast(range((self.config.chunk + 1) * self.config.max_heads))
 
     @property
     def out_word(self) -> Shape:
@@ -136,43 +127,45 @@ class AttentionShape:
             }
         )
 
-    def query_pass(self) -> data.StructLayout:
-        """The query rows of one KV head that are on chip together."""
-        return data.StructLayout(
-            {
-                "rows": Shape.cast(range(self.max_rows + 1)),
-                "token": self.token,  # of row 0
-                "newest": unsigned(self.position_bits),  # position of the last row
-                "word": self.out_word,  # of row 0 in its row of outputs
-                "last": unsigned(1),  # of the command
-            }
-        )
-
     def item(self) -> data.StructLayout:
-        """A row group on a KV block."""
-        ar = self.rows
+        """A tile on a KV block."""
         return data.StructLayout(
             {
-                "group": self.group,
-                "slot": Shape.cast(range(SLOTS)),
-                "queries": unsigned(1),  # which half of the query buffer
-                "last": Shape.cast(range(KV_BLOCK)),  # newest position that any row sees
-                "limit": data.ArrayLayout(range(KV_BLOCK), ar),  # newest position of each row
-                "active": unsigned(ar),  # rows that see a position of the block
-                "first": unsigned(ar),  # rows whose first block this is
-                "scale": data.ArrayLayout(unsigned(32), ar),  # of Q
-                "opens": unsigned(1),  # first item of its pass
-                "closes": unsigned(1),  # last item of its pass
-                "frees": unsigned(1),  # last item on its block
+                "tile": self.tile,
+                "slot": self.slot,
+                "steps": Shape.cast(range(self.steps + 1)),  # those that any row sees
+                "closes": unsigned(1),  # the tile's last item
+                "frees": unsigned(1),  # the block's last item
             }
         )
 
-    def state(self) -> data.StructLayout:
-        """What a row keeps between blocks, besides its output."""
+    def row(self) -> data.StructLayout:
+        """A row of an item, as its softmax needs it."""
         return data.StructLayout(
             {
-                "max_p": Shape(MAX_BITS, signed=True),
-                "max_w": Shape(MAX_BITS, signed=True),
-                "l": unsigned(self.l_bits),
+                "q_row": self.q_row,
+                "limit": Shape.cast(range(KV_BLOCK)),  # newest position that it sees
+                "active": unsigned(1),  # it sees one
+                "first": unsigned(1),  # of its blocks
             }
         )
+
+    def place(self) -> data.StructLayout:
+        """Where a row's outputs go."""
+        return data.StructLayout(
+            {"active": unsigned(1), "token": self.token, "word": self.out_word}
+        )
+
+    def tag(self) -> data.StructLayout:
+        """A row of an item in a pipeline."""
+        return data.StructLayout(
+            {"index": self.index, "lane": self.lane, "tile": self.tile, "closes": unsigned(1)}
+        )
+
+    def rise(self) -> data.StructLayout:
+        """What happens to a row's outputs before an item's sums are added."""
+        return data.StructLayout({"rise": unsigned(RISE_BITS), "first": unsigned(1)})
+
+    def factor(self) -> data.StructLayout:
+        """What a row's outputs are multiplied by: inverse * 2**scale."""
+        return data.StructLayout({"inverse": unsigned(32), "scale": Shape(SCALE_BITS, signed=True)})

@@ -16,13 +16,18 @@ reference = numeric.mul
 class Mul(wiring.Component):
     """`o` = fl(a * b), all binary32 of the numeric contract.
 
+    With `k_bits` there is a signed operand `k` too, and `o` = fl(a * b) * 2**k, where only the end
+    result is flushed or saturated: scale2 of the product, as long as that is neither.
+
     Feed-forward: a result every cycle, LATENCY cycles after its operands. No reset.
     """
 
     LATENCY = 5
 
-    def __init__(self) -> None:
-        super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
+    def __init__(self, k_bits: int = 0) -> None:
+        self.k_bits = k_bits
+        scale = {"k": In(Shape(k_bits, signed=True))} if k_bits else {}
+        super().__init__({"a": In(32), "b": In(32), **scale, "o": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -32,7 +37,11 @@ class Mul(wiring.Component):
         sign = register(m, sign_of(self.a) ^ sign_of(self.b))
 
         product = delay(m, a * b, 2, reset_less=True)  # the DSP's own two registers
-        exponent = delay(m, exponent, 2, reset_less=True)
+        if self.k_bits:
+            exponent = register(m, exponent + register(m, self.k))
+        else:
+            exponent = register(m, exponent)
+        exponent = register(m, exponent)
         sign = delay(m, sign, 2, reset_less=True)
 
         # The product of two significands is in [2**46, 2**48).
@@ -40,7 +49,7 @@ class Mul(wiring.Component):
         packed = round_pack(
             m,
             sign=sign,
-            exponent=(exponent + high)[:11].as_signed(),
+            exponent=(exponent + high)[: len(exponent) + 1].as_signed(),
             fraction=Mux(high, product[24:47], product[23:46]),
             guard=Mux(high, product[23], product[22]),
             sticky=product[:22].any() | (high & product[22]),

@@ -14,7 +14,8 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from terntable.hw.attention.unit import AttentionUnit
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.isa import KvFormat
-from terntable.sim.harness import params, run_block
+from terntable.hw.modules import ModuleLibrary
+from terntable.sim.harness import block_verilog, params, run_block
 
 
 class Bench:
@@ -50,6 +51,7 @@ class Bench:
         dut = self.dut
         for handle in (dut.q_write__en, dut.q_scale__en, dut.cmd__valid):
             handle.value = 0
+        dut.heads_ready.value = (1 << len(dut.heads_ready)) - 1
         for port in self.ports:
             port["req__ready"].value = 0
             port["data__valid"].value = 0
@@ -235,6 +237,19 @@ def cases_of(name: str) -> list[Case]:
             )
         ],
     }
+    lists["kv260"] = [
+        Case(heads_per_kv=h, kv_heads=k, head_dims=d, tokens=t, position=p, seed=h + d + t + p)
+        for h, k, d, t, p in (
+            (1, 2, 96, 1, 255),
+            (1, 2, 96, 1, 511),
+            (4, 2, 128, 1, 255),
+            (1, 2, 96, 16, 0),
+            (1, 4, 96, 16, 16),
+            (1, 2, 96, 16, 112),
+            (4, 1, 128, 16, 48),
+            (20, 1, 64, 3, 30),
+        )
+    ]
     lists["context"] = [
         Case(kind=kind, tokens=2, position=4094, head_dims=4)
         for kind in ("equal", "zero_q", "huge", "largest", "least")
@@ -268,9 +283,11 @@ async def check_cases(dut):
 
 
 def run(config: AcceleratorConfig, cases: str, stall: float = 0.3, max_rows: int | None = None):
-    unit = AttentionUnit(config, max_rows)
+    library = ModuleLibrary()
+    unit = AttentionUnit(config, library, max_rows)
     run_block(
-        unit,
+        f"{block_verilog(unit, 'attention')}\n{library.verilog()}",
+        vlt=library.verilator_config(),
         top="attention",
         module=__file__,
         test="check_cases",
@@ -290,6 +307,11 @@ def test_small(cases):
 
 def test_no_stalls():
     run(load_config("test"), "groups", stall=0)
+
+
+def test_kv260():
+    """The whole of a chunk, and decode steps, at full width."""
+    run(load_config("kv260"), "kv260", stall=0)
 
 
 def test_passes():
