@@ -57,8 +57,12 @@ class AcceleratorConfig(BaseModel):
     # The elementwise pipeline.
     lanes: int = Field(ge=2, le=16, description="E: binary32 lanes of the elementwise pipeline")
     # Attention.
-    attention_dims: int = Field(ge=2, le=64, description="head dimensions multiplied per cycle")
-    attention_rows: int = Field(ge=1, le=16, description="query rows multiplied per cycle")
+    attention_dims: int = Field(
+        ge=2, le=64, description="head dimensions multiplied per cycle, half of them for sums"
+    )
+    attention_rows: int = Field(
+        ge=1, le=16, description="query rows by positions multiplied per cycle"
+    )
     attention_pipes: Literal[1, 2, 4] = Field(
         default=1, description="scores that become weights per cycle"
     )
@@ -120,6 +124,10 @@ class AcceleratorConfig(BaseModel):
             self.weight_depth >= 2 * self.k_tiles(self.longest_row),
             f"weight_depth is {self.weight_depth}: two tiles of {self.rows} rows by the longest"
             f" row need {2 * self.k_tiles(self.longest_row)} words",
+        )
+        need(
+            self.attention_pipes <= self.ports,
+            f"attention_pipes is {self.attention_pipes}: make it at most ports ({self.ports})",
         )
         need(
             self.chunk >= self.head_digits,

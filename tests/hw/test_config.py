@@ -61,6 +61,7 @@ def test_every_field_changes_the_hash() -> None:
         ({"tables": 15, "lanes": 4}, "group * tables is 45"),
         ({"tile_rows": 510}, "tile_rows is 510"),
         ({"attention_dims": 2}, "attention_dims is 2"),
+        ({"attention_pipes": 4}, "attention_pipes is 4"),
         ({"max_hidden": 100}, "max_hidden is 100"),
         ({"max_context": 100}, "max_context is 100"),
         ({"weight_depth": 16}, "weight_depth is 16"),

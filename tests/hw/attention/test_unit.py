@@ -17,6 +17,9 @@ from terntable.hw.isa import KvFormat
 from terntable.hw.modules import ModuleLibrary
 from terntable.sim.harness import block_verilog, params, run_block
 
+# The forms for a part are made, and not emitted.
+pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
 
 class Bench:
     """Drives all ports of the unit; one clock loop, because Python is woken once a cycle."""
