@@ -4,8 +4,8 @@ A command waits for the units that still hold something it needs or would overwr
 one command at a time, so handing it a new one means that its older ones are finished; commands of
 one unit never need to wait for one another.
 
-Some commands can follow an unfinished one of another unit, row by row, instead of waiting for it:
-they have a field `follow`.
+Some commands can follow an unfinished one of another unit, piece by piece, instead of waiting for
+it. Those that need to be told have a field `follow`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ProgramBuilder:
         **fields: int | float,
     ) -> None:
         """Append a command. `follows`: opcodes behind which it may begin while they are unfinished,
-        and the resources that are then handed over piece by piece; its field `follow` is set where
-        it does."""
+        and the resources that are then handed over piece by piece; its field `follow`, if it has
+        one, is set where it does."""
         handed = {other: frozenset(what) for other, what in (follows or {}).items()}
         self._steps.append(_Step(op, fields, frozenset(reads), frozenset(writes), handed))
 

@@ -124,6 +124,8 @@ class Schedule:
             Op.ATTENTION,
             reads=["Q", ("kv", n)],
             writes=["F"],
+            # The outputs of a KV head go where its queries were.
+            follows={Op.KV_QUANT: ["Q", ("kv", n), "F"]},
             heads_per_kv=spec.heads // spec.kv_heads,
             kv_heads=spec.kv_heads,
             head_dims=shapes.head,

@@ -293,6 +293,7 @@ def test_progress_and_observer(image: Image) -> None:
 HANDED_ON = {
     (Op.LINEAR, Op.NORM_QUANT): {"X", "F", "A8", "factor"},
     (Op.NORM_QUANT, Op.LINEAR): {"A8", "factor"},
+    (Op.KV_QUANT, Op.ATTENTION): {"Q", "kv", "F"},
 }
 """What the first hands on to the second while both are in progress."""
 
@@ -318,9 +319,10 @@ def test_every_dependence_is_waited_for(make_spec: Make) -> None:
                 if other is not unit:
                     conflict = reads & other_writes | writes & (other_reads | other_writes)
                     handed = set()
-                    if command.values.get("follow"):
+                    if command.values.get("follow", 1):
                         handed = HANDED_ON.get((op, command.op), set())
-                    assert conflict <= handed, (command, op)
+                    names = {c[0] if isinstance(c, tuple) else c for c in conflict}
+                    assert names <= handed, (command, op)
                     if conflict:
                         followed.add((op, command.op))
             busy[unit] = (command.op, reads, writes)
