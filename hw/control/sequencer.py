@@ -133,7 +133,12 @@ class Sequencer(Component):
         fresh = Signal()
         m.d.comb += fresh.eq(queue.r_rdy & (stale == 0))
 
-        busies = Cat(getattr(self, f"busy_{u.name.lower()}") for u in isa.Unit)
+        # As of the cycle before; a unit is busy from the cycle after it took a command.
+        offered = Signal(len(isa.Unit))  # the command is for this unit and may go
+        accepted = Signal()
+        busies = Signal(len(isa.Unit))
+        units = Cat(getattr(self, f"busy_{u.name.lower()}") for u in isa.Unit)
+        m.d.sync += busies.eq(units | Mux(accepted, offered, 0))
         free = Signal()
         m.d.comb += free.eq((busies & mask) == 0)
 
@@ -149,8 +154,6 @@ class Sequencer(Component):
             remaining.eq(self.tokens - after),
         ]
 
-        offered = Signal(len(isa.Unit))  # the command is for this unit and may go
-        accepted = Signal()
         for unit in isa.Unit:
             port = getattr(self, f"cmd_{unit.name.lower()}")
             m.d.comb += [

@@ -154,12 +154,9 @@ class VectorUnit(Component):
             m.d.sync += complete.eq(~op_view(self.cmd.payload, Op.NORM_QUANT)["follow"])
         with m.Elif(~self.making):
             m.d.sync += complete.eq(1)
-        m.d.comb += [
-            norm.complete.eq(complete),
-            norm.made.eq(self.made),
-            # Not those of the command before.
-            self.done.eq(Mux(fsm.ongoing("WAIT") & ~is_kv, norm.done, 0)),
-        ]
+        m.d.comb += [norm.complete.eq(complete), norm.made.eq(self.made)]
+        # Not those of the command before.
+        m.d.sync += self.done.eq(Mux(fsm.ongoing("WAIT") & ~is_kv, norm.done, 0))
 
         # Row memories. Only the one that is read sees `en`: others have readers of their own.
         source = Signal(Source)

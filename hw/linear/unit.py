@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -80,11 +80,14 @@ class LinearUnit(Component):
         connect(m, engine.o, epilogue.i)
         for name in _PASSED_UP:
             connect(m, flipped(getattr(self, name)), getattr(epilogue, name))
+        # A command's last beat is in the epilogue before the engine has ended it.
+        idle = Signal()
+        m.d.sync += idle.eq(epilogue.idle)
         m.d.comb += [
             engine.cmd.payload.eq(self.cmd.payload),
-            engine.cmd.valid.eq(self.cmd.valid & epilogue.idle),
-            self.cmd.ready.eq(engine.cmd.ready & epilogue.idle),
-            self.busy.eq(engine.busy | ~epilogue.idle),
+            engine.cmd.valid.eq(self.cmd.valid & idle),
+            self.cmd.ready.eq(engine.cmd.ready & idle),
+            self.busy.eq(engine.busy | ~idle),
             engine.making.eq(self.making),
             engine.made.eq(self.made),
             epilogue.command.eq(engine.command),
