@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, ResetInserter
+from amaranth import Cat, Module, Mux, ResetInserter
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from . import isa
@@ -139,8 +139,10 @@ class Terntable(Component):
             watchdog.weight_wait.eq(linear.weight_wait),
         ]
 
-        # Rows are handed on one by one: from the linear unit to the vector unit, and back.
+        # Rows are handed on one by one, from the linear unit to the vector unit and back, KV heads
+        # from the vector unit to attention.
         m.d.comb += [
+            attention.heads_ready.eq(Mux(vector.busy, vector.heads_done, ~0)),
             vector.making.eq(linear.busy),
             vector.made.eq(linear.finished),
             vector.x_taken.eq(linear.x_read.en),
@@ -176,7 +178,6 @@ class Terntable(Component):
         connect(m, vector.q_write, attention.q_write)
         connect(m, vector.q_scale, attention.q_scale)
         connect(m, attention.o_write, f.write1)
-        m.d.comb += attention.heads_ready.eq(~0)
         for memory, name in ((x, "x"), (f, "f")):
             m.d.comb += [
                 memory.max_row.eq(getattr(vector, f"{name}_max_row")),
