@@ -13,6 +13,8 @@ from terntable.sim.dram import DramModel
 
 READ_LATENCY = 16
 """Cycles between a descriptor and a reader's first beat, beside the memory's own latency."""
+WRITE_LATENCY = 12
+"""Cycles of a write burst, beside its data and the memory's own latency."""
 BURST_LATENCY = 12
 """Cycles between the room for a burst and its first beat, beside the memory's own latency."""
 
@@ -35,10 +37,17 @@ class Bus:
         self._bandwidth = dram.bytes_per_cycle(config.clock_hz)
         self._flows: list[Flow] = []
 
+    def first_beat(self, weights: float) -> float:
+        """Cycles from a descriptor to its first beat, behind the bursts of weights that are under
+        way when these come at so many bytes a cycle."""
+        c = self._config
+        beats = weights / c.beat_bytes * (self.latency + BURST_LATENCY + c.burst_beats)
+        return READ_LATENCY + self.latency + min(beats, 2 * c.burst_beats)
+
     @property
-    def first_beat(self) -> int:
-        """Cycles from a descriptor to the first beat of an idle memory."""
-        return READ_LATENCY + self.latency
+    def written(self) -> int:
+        """Cycles from the last data of a burst to its acknowledgement."""
+        return WRITE_LATENCY + self.latency
 
     def share(self, bursts: int) -> float:
         """Most bytes a cycle that a reader with a buffer of `bursts` bursts gets of a port: room

@@ -9,8 +9,8 @@ from terntable.host.cycles import units
 from terntable.host.cycles.bus import Bus, Flow
 from terntable.host.cycles.timeline import Timeline
 from terntable.hw.attention.cycles import attention_cycles
-from terntable.hw.config import AcceleratorConfig
-from terntable.hw.isa import UNIT_OF, Command, Dest, Mode, Op, Unit
+from terntable.hw.config import KV_BLOCK, AcceleratorConfig
+from terntable.hw.isa import UNIT_OF, Command, Dest, KvFormat, Mode, Op, Unit
 from terntable.sim.dram import DramModel
 
 
@@ -108,7 +108,7 @@ class CycleMachine:
         ring = self._time.ring
         self.counts.read_bytes += command["beats"] * self._config.beat_bytes
         ring.asked += command["words"]
-        ring.begins = self._time.now + self._bus.first_beat
+        ring.begins = self._time.now + self._time.first_beat()
         while ring.arrived < ring.asked - 1e-6:
             yield max(1.0, (ring.asked - ring.arrived) / 4)
         yield 2.0
@@ -118,14 +118,14 @@ class CycleMachine:
         if command["dest"] == Dest.SCALE:
             # It trickles in at the pace of the head, which is what is waited for.
             self.counts.read_bytes += 4 * command["count"]
-            yield self._bus.first_beat
+            yield self._time.first_beat()
             return
         rows = now.tokens if command["dest"] in (Dest.RESIDUAL, Dest.ROPE) else 1
         beats = -(-4 * c.lanes * command["ew"] // c.bus_bytes)
         size = rows * beats * c.bus_bytes
         self.counts.read_bytes += size
-        yield self._bus.first_beat
-        pace = min(self._bus.share(1), 4 * c.lanes)
+        yield self._time.first_beat()
+        pace = min(self._bus.share(1), 4 * c.lanes, self._bus.every_port)
         yield from self._time.transfer(Flow(pace, pace), size / pace)
         yield 2.0 * rows
 
@@ -140,9 +140,12 @@ class CycleMachine:
         yield done - self._time.now
 
     def _followed(self, unit: Unit, command: Command) -> Running:
-        """The command in progress in `unit` that this one follows; none is as good as over."""
-        running = self._running.get(unit)
-        return running if command["follow"] and running else Running(over=True)
+        """The command in progress in `unit`, where this one follows it."""
+        return self._made_by(unit) if command["follow"] else Running(over=True)
+
+    def _made_by(self, unit: Unit) -> Running:
+        """The command in progress in `unit`; none is as good as over."""
+        return self._running.get(unit, Running(over=True))
 
     def _finish(self, unit: Unit, rows: int, when: float) -> None:
         """Let the command in progress have finished more rows, later."""
@@ -156,35 +159,46 @@ class CycleMachine:
         time.start(finish())
 
     def _kv_quant(self, command: Command, now: Chunk) -> Iterator[float]:
+        heads, time = command["kv_heads"], self._time
         cycles = units.kv_quant(
             self._config,
             command["heads_per_kv"],
-            command["kv_heads"],
+            heads,
             command["head_ew"],
             now.tokens,
             command["record_bytes"],
         )
-        size = now.tokens * command["kv_heads"] * command["record_bytes"]
+        for head in range(heads):
+            written = time.now + cycles * (head + 1) / heads + self._bus.written
+            self._finish(Unit.VECTOR, 1, written)
+        size = now.tokens * heads * command["record_bytes"]
         self.counts.write_bytes += size
-        yield from self._time.transfer(Flow(size / cycles, 0.0), cycles)
+        yield from time.transfer(Flow(size / cycles, 0.0), cycles)
+        yield self._bus.written
 
     def _attention(self, command: Command, now: Chunk) -> Iterator[float]:
-        c = self._config
-        cycles, positions = attention_cycles(
-            c,
-            command["heads_per_kv"],
-            command["kv_heads"],
-            command["head_dims"],
-            now.position,
-            now.tokens,
+        c, heads, size = self._config, command["kv_heads"], command["record_bytes"]
+        given = command["heads_per_kv"], heads, command["head_dims"]
+        cycles, positions = attention_cycles(c, *given, now.position, now.tokens)
+        newest = (now.position + now.tokens - 1) % KV_BLOCK + 1
+        # The way of the last item through the unit.
+        last = min(now.position + now.tokens, KV_BLOCK)
+        item, _ = attention_cycles(c, 1, 1, command["head_dims"], last - 1, 1)
+        record = max(
+            size / self._bus.every_port,
+            units.unpack(c, command["head_dims"], KvFormat(command["format"]), size) / c.ports,
         )
-        size = positions * command["record_bytes"]
-        self.counts.read_bytes += size
-        yield self._bus.first_beat
-        duration = max(cycles, size / self._bus.every_port)
-        pace = size / duration
-        yield from self._time.transfer(Flow(pace, pace / c.ports), duration)
-        yield units.EPILOGUE
+        self.counts.read_bytes += positions * size
+        done = self._made_by(Unit.VECTOR)
+        # Items wait for the first block; or the last item waits for the last record.
+        pace = max(cycles - item + newest * record, positions * record) / heads
+        flow = Flow(positions * size / (heads * pace), positions * size / (heads * pace) / c.ports)
+        for head in range(heads):
+            yield from done.wait(head + 1)
+            if head == 0:
+                yield self._time.first_beat()
+            yield from self._time.transfer(flow, pace)
+        yield item
 
     def _linear(self, command: Command, now: Chunk) -> Iterator[float]:
         c, time, ring = self._config, self._time, self._time.ring

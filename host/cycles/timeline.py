@@ -16,8 +16,8 @@ class Ring:
 
     def __init__(self, config: AcceleratorConfig, bus: Bus) -> None:
         self._bus = bus
-        self._word_bytes = config.word_trits / 5
-        buffered = 2 * config.burst_beats * config.beat_bytes / self._word_bytes
+        self.word_bytes = config.word_trits / 5
+        buffered = 2 * config.burst_beats * config.beat_bytes / self.word_bytes
         self._depth = config.weight_depth + buffered
         """Words of the ring and of the ports' buffers, which are full when the ring is."""
         self.arrived = 0.0
@@ -33,7 +33,7 @@ class Ring:
         back = self.freeing if self.freed < self.free_limit else 0.0
         if self.arrived >= self.asked or now < self.begins:
             return 0.0, back
-        rate = min(1.0, self._bus.left / self._word_bytes)
+        rate = min(1.0, self._bus.left / self.word_bytes)
         if self.arrived - self.freed >= self._depth - 1e-6:
             rate = min(rate, back)
         return rate, back
@@ -85,6 +85,10 @@ class Timeline:
         parked, self._parked = self._parked, []
         for process in parked:
             self._sleep(process, 0.0)
+
+    def first_beat(self) -> float:
+        """Cycles from a descriptor of now to its first beat."""
+        return self.bus.first_beat(self.ring.rates(self.now)[0] * self.ring.word_bytes)
 
     def transfer(self, flow: Flow, cycles: float) -> Iterator[float]:
         """Hold a flow for some cycles."""

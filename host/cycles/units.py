@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from terntable.hw.attention.geometry import AttentionGeometry
 from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import KvFormat
 
 FIRST_COMMAND = 30
 """Cycles from the doorbell, or a jump, to the first command, beside the memory's latency."""
@@ -69,3 +71,11 @@ def kv_quant(
     head = max(head_ew, -(-(latency + 1) // dividers))
     token = max((heads_per_kv + 2) * head, beats + 4)
     return kv_heads * tokens * token + 2 * head_ew + 2 * beats + latency + 50
+
+
+def unpack(config: AcceleratorConfig, head_dims: int, kv: KvFormat, record_bytes: int) -> int:
+    """A record of K and V on its way from a port to the attention unit: a bus word a cycle, or as
+    many cycles as code words are in it."""
+    words = config.bus_bits // (AttentionGeometry.of(config).dims * kv.bits)
+    codes = -(-2 * head_dims * kv.bits // config.bus_bits)
+    return record_bytes // config.bus_bytes + codes * (max(1, words) - 1)

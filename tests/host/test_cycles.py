@@ -1,0 +1,106 @@
+"""The cycle model without RTL: its formulas are the gateware's, its answers make sense."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+
+import pytest
+
+from terntable.host.compiler import compile_model
+from terntable.host.cycles import predict, units
+from terntable.host.cycles.outline import outline_program
+from terntable.host.model import load_model, random_model
+from terntable.host.named_shapes import named_shape
+from terntable.hw import isa
+from terntable.hw.config import load_config
+from terntable.hw.isa import KvFormat
+from terntable.sim.dram import DramModel
+
+KV260, TINY = load_config("kv260"), load_config("tiny")
+BITNET, LARGE = named_shape("bitnet-0.73b"), named_shape("bitnet-2b-4t")
+
+
+@pytest.mark.parametrize("config", [KV260, TINY, load_config("test")], ids=lambda c: c.name)
+def test_vector_formulas_are_those_of_the_unit(config: object) -> None:
+    vector = pytest.importorskip("terntable.hw.elementwise.vector")
+    for ew, tokens, norm, head in itertools.product(
+        (1, 12, 200, 600), (1, 2, 16), (True, False), (True, False)
+    ):
+        cost = units.norm_quant(config, ew, norm, head)
+        cycles = cost.first + (0 if head else (tokens - 1) * cost.period)
+        assert cycles == vector.norm_quant_cycles(config, ew, tokens, norm, head)
+    for heads_per_kv, kv_heads, head_ew, tokens, record in itertools.product(
+        (1, 4), (1, 5), (4, 12), (1, 16), (112, 400)
+    ):
+        given = heads_per_kv, kv_heads, head_ew, tokens, record
+        assert units.kv_quant(config, *given) == vector.kv_quant_cycles(config, *given)
+
+
+def test_the_outlined_program_is_the_compiled_one() -> None:
+    # Its addresses and scales apart, which cost nothing.
+    model = load_model("tiny")
+    image = compile_model(random_model(model.spec), TINY, 100)
+    compiled = isa.decode_program(image.region("program").tobytes())
+    outlined = outline_program(model.spec, TINY, 100)
+
+    def costs(command: isa.Command) -> dict[str, int | float]:
+        free = ("address", "port_stride", "scale")
+        return {k: v for k, v in command.values.items() if not k.startswith(free)}
+
+    assert [(c.op, c.wait, costs(c)) for c in outlined] == [
+        (c.op, c.wait, costs(c)) for c in compiled
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "tokens", "position", "seconds"),
+    [(BITNET, 1, 128, 1.0), (LARGE, 1, 4000, 1.0), (BITNET, 128, 0, 2.0)],
+)
+def test_prediction_is_quick(spec: object, tokens: int, position: int, seconds: float) -> None:
+    began = time.process_time()
+    predict(spec, KV260, tokens, position)
+    assert time.process_time() - began < seconds
+
+
+def test_more_work_takes_longer() -> None:
+    def cycles(tokens: int, position: int = 0, **given: object) -> int:
+        return predict(BITNET, KV260, tokens, position, **given).cycles
+
+    contexts = [cycles(1, n) for n in (1, 100, 500, 2000)]
+    prompts = [cycles(n) for n in (1, 17, 64, 200)]
+    formats = [cycles(1, 2000, kv=kv) for kv in (KvFormat.INT4, KvFormat.INT8, KvFormat.INT16)]
+    for rising in (contexts, prompts, formats):
+        assert rising == sorted(set(rising))
+    assert cycles(1, 100, planes=4) < cycles(1, 100, planes=5)
+
+
+def test_no_call_is_faster_than_its_bytes() -> None:
+    for bandwidth in (14.0e9, 7.0e9, 1.0e9):
+        guess = predict(BITNET, KV260, 1, 128, dram=DramModel(bandwidth=bandwidth))
+        beats = guess.unit_cycles["read_beats"] + guess.unit_cycles["write_beats"]
+        # Rows that are loaded while K and V are read get what they ask for: a small overdraft.
+        assert guess.cycles >= 0.995 * 16 * beats / (bandwidth / 250e6)
+
+
+def test_weights_are_waited_for_where_memory_is_slow() -> None:
+    fast, slow = (
+        predict(BITNET, KV260, 1, 128, dram=DramModel(bandwidth=b)).unit_cycles["weight_wait"]
+        for b in (14.0e9, 7.0e9)
+    )
+    assert slow > 2 * fast
+
+
+def test_it_needs_no_gateware_packages() -> None:
+    code = (
+        "import sys; sys.modules['amaranth'] = sys.modules['cocotb'] = None\n"
+        "from terntable.host.cycles import predict\n"
+        "from terntable.host.named_shapes import named_shape\n"
+        "from terntable.hw.config import load_config\n"
+        "print(predict(named_shape('bitnet-0.73b'), load_config('kv260'), 1, 128).cycles)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3_000_000
