@@ -32,9 +32,10 @@ class LinearControl(Component):
 
     For every tile, every group of P tokens and every K tile: build the tables (build_cycles), then
     sweep the tile's words. Activations of the next K tile are read meanwhile, so a K tile takes
-    build_cycles + words cycles, when that many are enough to read them (lanes in use + 4) and the
-    weights are there. A sweep waits for weights word by word, and the first one of a tile for a
-    half of the accumulators. With `follow` activations are not read before they are there.
+    build_cycles + words cycles, when that many are enough to read them (lanes in use * load_cycles
+    + 4) and the weights are there. A sweep waits for weights word by word, and the first one of a
+    tile for a half of the accumulators. With `follow` activations are not read before they are
+    there.
 
     cmd: taken when idle; start: strobe in the next cycle, from when on `command` holds it until
     the next. busy: until every job has been drained. a8_read, load: activations, row by row.
@@ -45,8 +46,10 @@ class LinearControl(Component):
     sweep stands still for want of weights. Reset: idle.
     """
 
-    def __init__(self, config: AcceleratorConfig) -> None:
+    def __init__(self, config: AcceleratorConfig, load_cycles: int = 1) -> None:
+        """load_cycles: cycles from a `load` to the next, 1 or 2."""
         self._config = c = config
+        self._load_cycles = load_cycles
         super().__init__(
             {
                 "cmd": In(stream.Signature(command_layout())),
@@ -213,8 +216,11 @@ class LinearControl(Component):
             m.d.sync += complete.eq(~op_view(self.cmd.payload, Op.LINEAR)["follow"])
         with m.Elif(~self.making):
             m.d.sync += complete.eq(1)
+        pause = Signal()
+        if self._load_cycles > 1:
+            m.d.sync += pause.eq(go)
         m.d.comb += [
-            go.eq(loading & (complete | (self.a8_read.row < self.made))),
+            go.eq(loading & ~pause & (complete | (self.a8_read.row < self.made))),
             self.a8_read.en.eq(go),
             self.a8_read.row.eq(token + lane),
             self.a8_read.word.eq(k),

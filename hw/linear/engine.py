@@ -24,13 +24,14 @@ from .simd_array import SimdArray
 Array = LookupArray | SimdArray | SelectArray
 
 
-def make_array(config: AcceleratorConfig, library: ModuleLibrary | None) -> tuple[Array, int]:
-    """The configuration's array and its latency in cycles."""
+def make_array(config: AcceleratorConfig, library: ModuleLibrary | None) -> tuple[Array, int, int]:
+    """The configuration's array, its latency in cycles, and the cycles that a load takes."""
     if config.array == "select_add":
-        return SelectArray(config, library), select.latency(config)
+        return SelectArray(config, library), select.latency(config), 1
     if skew.available(config):
-        return SimdArray(config, library), simd_array.latency(config)
-    return LookupArray(config, library), lookup.latency(config)
+        array = SimdArray(config, library)
+        return array, simd_array.latency(config), simd_array.load_cycles(config)
+    return LookupArray(config, library), lookup.latency(config), 1
 
 
 def reference(
@@ -94,9 +95,9 @@ class LinearEngine(Component):
     def elaborate(self, platform: object) -> Module:
         c = self._config
         m = Module()
-        m.submodules.control = control = LinearControl(c)
+        array, array_latency, load_cycles = make_array(c, self._library)
+        m.submodules.control = control = LinearControl(c, load_cycles)
         m.submodules.ring = weights = WeightRing(c)
-        array, array_latency = make_array(c, self._library)
         m.submodules.array = array
         m.submodules.accumulator = accumulator = Accumulator(c)
         m.submodules.drain_beats = drain = Drain(c)

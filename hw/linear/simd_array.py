@@ -6,21 +6,29 @@ along the tables, through which their indices, activations and entry numbers pas
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import data
 from amaranth.lib.wiring import Component
 
 from ..config import AcceleratorConfig
 from ..fp import delay
 from ..modules import ModuleLibrary
-from . import tables
+from ..primitives.simd_accumulator import step_layout
+from . import table_walker
 from .array import array_signature
 from .simd_lanes import DspLanes, SimdLanes, write_addresses
 from .skew import TOKENS, skew
-from .tables import TableBuilder
+from .table_walker import DspTableWalker, TableWalker
+from .walk import KEEP, walk
 
-BUILD_LATENCY = tables.LATENCY + 1
-"""Cycles from `digits` to the write of the entry in the tables of delay 0."""
+BUILD_LATENCY = 1 + table_walker.LATENCY
+"""Cycles from `build` to the write of the entry in the tables of delay 0."""
 _LANES, _TABLES = "terntable_lanes", "terntable_tables"
+
+
+def load_cycles(config: AcceleratorConfig) -> int:
+    """Cycles that a `load` takes: a third activation comes in through the port of another."""
+    return config.group - 1
 
 
 def latency(config: AcceleratorConfig) -> int:
@@ -31,10 +39,12 @@ def latency(config: AcceleratorConfig) -> int:
 class SimdArray(Component):
     """Builds the tables of P tokens and looks a word of indices up in them.
 
-    Ports: see array_signature. Entry `address` with `digits` is computed and written in the tables
-    BUILD_LATENCY cycles later, or later by their delay, as is all that belongs to them. A word
-    given BUILD_LATENCY cycles before an entry's write, or earlier, does not see it; from
-    BUILD_LATENCY - 2 on it does; between it must not be given.
+    Ports: see array_signature; `digits` and `address` are not used: the tables are built in the
+    order of walk.walk. `load` is not high in two cycles within load_cycles(). An entry is written
+    BUILD_LATENCY cycles after the cycle of `build` in which its turn comes, or later by the delay
+    of its table, as is all that belongs to a table. A word given BUILD_LATENCY cycles before an
+    entry's write, or earlier, does not see it; from BUILD_LATENCY - 2 on it does; between it must
+    not be given.
 
     With a library, lanes and builders are placed modules; without one they are submodules.
     """
@@ -46,23 +56,22 @@ class SimdArray(Component):
 
     def elaborate(self, platform: object) -> Module:
         c = self._config
+        library = self._library
         m = Module()
         slices = skew(c).slices
         lanes = self._lanes(m)
 
         # Where an index is the write address, it is that in the cycle of the write, the next one.
+        step, entry = self._walk(m)
         writes = delay(m, self.build, BUILD_LATENCY - 1)
-        address = delay(m, self.address, BUILD_LATENCY - 1, reset_less=True)
+        entry = delay(m, entry, BUILD_LATENCY - 2, reset_less=True)
         addressing = write_addresses(c)
         index = {}
         for n in range(c.rows * c.tables):
             word = self.index.word_select(n, c.index_bits)
-            index[n] = Mux(writes, address, word) if addressing[n % c.tables] else word
+            index[n] = Mux(writes, entry, word) if addressing[n % c.tables] else word
 
-        digits, load = self.digits, self.load
-        inputs = {
-            t: self.activations.as_value().word_select(t, 8 * c.group) for t in range(c.tables)
-        }
+        operands, take, again = self._operands(m)
         enables = []
         for number, here in enumerate(slices):
             # The delay line's next step: what belongs to these tables and to later ones.
@@ -71,17 +80,27 @@ class SimdArray(Component):
             enables.append(writes)
             index = _step(m, {n: index[n] for n in index if n % c.tables in there})
             if number:
-                digits, load = delay(m, digits, 1, reset_less=True), delay(m, load, 1)
-                inputs = _step(m, {t: inputs[t] for t in there})
+                step = delay(m, step, 1, reset_less=True)
+                take, again = delay(m, take, 1), delay(m, again, 1)
+                operands = _step(m, {t: operands[t] for t in there})
 
-            if self._library is not None:
-                self._library.register(f"{_TABLES}{len(here)}", TableBuilder(c, len(here)))
+            name = f"{_TABLES}{len(here)}"
+            shape = (c, len(here))
+            if library is not None:
+                library.register(name, TableWalker(*shape), DspTableWalker(*shape))
             for p in range(c.tokens):
-                entries = self._build(m, here, p, number, load[p], inputs, digits)
-                for q in range(c.rows):
-                    block = lanes[p // TOKENS, q]
-                    for t, entry in zip(here, entries, strict=True):
-                        m.d.comb += block.write_data[t][p % TOKENS].eq(entry)
+                builder = TableWalker(*shape) if library is None else library.place(name)
+                m.submodules[f"tables{p}_{number}"] = builder
+                m.d.comb += [
+                    builder.take.eq(take[p]),
+                    builder.again.eq(again[p]),
+                    builder.step.eq(step),
+                ]
+                for place, t in enumerate(here):
+                    m.d.comb += Cat(builder.a[place], builder.c[place]).eq(operands[t])
+                    for q in range(c.rows):
+                        entries = lanes[p // TOKENS, q].write_data[t]
+                        m.d.comb += entries[p % TOKENS].eq(builder.entries[place])
             for (_, q), block in lanes.items():
                 m.d.comb += [block.index[t].eq(index[q * c.tables + t]) for t in here]
         m.d.comb += [block.write_en.eq(Cat(enables)) for block in lanes.values()]
@@ -106,24 +125,40 @@ class SimdArray(Component):
                     ]
         return lanes
 
-    def _build(
-        self, m: Module, here: list[int], p: int, number: int, load: Value,
-        inputs: dict[int, Value], digits: Value,
-    ) -> list[Value]:  # fmt: skip
-        """Entries of some tables of a token lane, from the activations that `load` takes."""
-        c, library = self._config, self._library
-        name = f"{_TABLES}{len(here)}"
-        builder = TableBuilder(c, len(here)) if library is None else library.place(name)
-        m.submodules[f"tables{p}_{number}"] = builder
-        activations = Signal.like(
-            builder.activations, name=f"activations{p}_{number}", reset_less=True
+    def _walk(self, m: Module) -> tuple[data.View, Signal]:
+        """The step of the walk, and the entry that it leads to, a cycle after `build`."""
+        steps = walk(self._config.group)
+        layout = step_layout()
+        number = Signal(range(len(steps)))
+        m.d.sync += number.eq(Mux(self.build, number + 1, 0))
+        step = Signal(layout, reset_less=True)
+        entry = Signal(self._config.index_bits, reset_less=True)
+        m.d.sync += step.eq(layout.const(KEEP))
+        with m.Switch(number):
+            for n, each in enumerate(steps):
+                with m.Case(n):
+                    m.d.sync += entry.eq(each.entry)
+                    with m.If(self.build):
+                        m.d.sync += step.eq(layout.const(each.step))
+        return step, entry
+
+    def _operands(self, m: Module) -> tuple[dict[int, Value], Value, Value]:
+        """Operands of each table's accumulators, a beside c, with the strobes that take them, a bit
+        a token lane: both, and in the next cycle a again."""
+        c = self._config
+        take = delay(m, self.load, 1)
+        again: Value = C(0, c.tokens)
+        first, second = (
+            [self.activations[t * c.group + j] for t in range(c.tables)] for j in (0, 1)
         )
-        with m.If(load):
-            m.d.sync += activations.eq(Cat(inputs[t] for t in here))
-        entries = Signal.like(builder.entries, name=f"entries{p}_{number}", reset_less=True)
-        m.d.sync += entries.eq(builder.entries)
-        m.d.comb += [builder.activations.eq(activations), builder.digits.eq(digits)]
-        return list(entries)
+        if load_cycles(c) > 1:
+            again = delay(m, take, 1)
+            held, hold = _step(m, dict(enumerate(first))), Signal()
+            m.d.sync += hold.eq(self.load.any())
+            for t in range(c.tables):
+                first[t] = Mux(hold, held[t], self.activations[t * c.group + 2])
+        operands = {t: Cat(first[t][:8], second[t]) for t in range(c.tables)}
+        return _step(m, operands), take, again
 
 
 def _step(m: Module, values: dict[int, Value]) -> dict[int, Value]:

@@ -9,12 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from ..config import AcceleratorConfig
 from ..fp import delay
 from ..primitives.simd_adder import DspSimdAdder
-from ..primitives.table_memory import (
-    ADDRESS_BITS,
-    Ram32m16TableMemory,
-    TableMemory,
-    address_tables,
-)
+from ..primitives.table_memory import Ram32m16TableMemory, TableMemory, address_tables
 from .array import accumulate
 from .skew import TOKENS, skew
 
@@ -23,10 +18,7 @@ def write_addresses(config: AcceleratorConfig) -> list[bool]:
     """Of each table, whether its index has to be the write address while entries are written."""
     addressing = [False] * config.tables
     for tables in skew(config).slices:
-        count = 1
-        if config.index_bits <= ADDRESS_BITS:
-            count = address_tables(len(tables), TOKENS * config.table_bits)
-        for table in tables[:count]:
+        for table in tables[: address_tables(len(tables), TOKENS * config.table_bits)]:
             addressing[table] = True
     return addressing
 
@@ -98,13 +90,11 @@ class SimdLanes(Component):
 
 
 class DspLanes(SimdLanes):
-    """The same of RAM32M16s, where the tables fit in them, and DSP48E2s."""
+    """The same of RAM32M16s and DSP48E2s."""
 
     def elaborate(self, platform: object) -> Module:
-        c = self._config
         m = Module()
-        packed = c.index_bits <= ADDRESS_BITS
-        entries = self._memories(m, Ram32m16TableMemory if packed else TableMemory)
+        entries = self._memories(m, Ram32m16TableMemory)
 
         sums: list[data.View] = []
         for number, chain in enumerate(self._skew.chains):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from ..config import AcceleratorConfig
 from ..primitives.dsp48e2 import FAMILIES
 from ..primitives.simd_adder import LATENCY
+from ..primitives.table_memory import ADDRESS_BITS
+from . import walk
 from .array import OLD_LATENCY
 
 TOKENS = 4
@@ -23,9 +25,16 @@ _NARROW = 48 // TOKENS
 
 
 def available(config: AcceleratorConfig) -> bool:
-    """The configuration's part has the adders, and its token lanes fill them."""
+    """The configuration's part has the adders, its token lanes fill them, and its tables can be
+    walked through and fit the part's memories."""
     device = config.device
-    return device is not None and device.family in FAMILIES and config.tokens % TOKENS == 0
+    return (
+        device is not None
+        and device.family in FAMILIES
+        and config.tokens % TOKENS == 0
+        and config.group in walk.GROUPS
+        and config.index_bits <= ADDRESS_BITS
+    )
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_commands(weight_idle: float, stall: float, array: str) -> None:
         {"lanes": 4, "rows": 8, "tables": 4},
         {"part": "xck26", "tokens": 4, "tables": 6},  # two chains
         {"part": "xck26", "tokens": 8, "chunk": 9, "tables": 14},
-        {"part": "xck26", "tokens": 4, "group": 4, "tables": 3, "rows": 6, "tile_rows": 48},
+        {"part": "xck26", "tokens": 4, "group": 2, "tables": 9, "rows": 6, "tile_rows": 48},
         {"part": "xck26", "tokens": 4, "group": 2, "tables": 1},
         {"array": "select_add"},
         {"array": "select_add", "group": 4, "tables": 3, "rows": 6, "tokens": 1, "tile_rows": 48},
