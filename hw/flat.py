@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from amaranth import C, ClockDomain, Module, Signal
-from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Component, Flow, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from .axi.bus import AXI4LiteSignature, AXI4Signature
-from .modules import without_zero_memories
+from .modules import ModuleLibrary
 
 MASTER_CONSTANTS = {"burst": 1, "lock": 0, "cache": 0b0011, "prot": 0, "qos": 0, "id": 0}
 """Incrementing bursts; normal, bufferable, not cached memory; one identifier."""
@@ -155,10 +154,10 @@ class Flat(Component):
 
 
 def to_verilog(component: Component, name: str) -> str:
-    """Verilog of `component` as module `name`.
+    """Verilog of `component` as module `name`, and of its memories.
 
     The text depends on nothing but the component. Flat pins are those of `component`: wrap it in
     Flat for the pins of an IP.
     """
-    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-    return without_zero_memories(text)
+    library = ModuleLibrary()
+    return f"{library.convert(name, component)}\n{library.verilog()}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from . import regs
 from .config import GATEWARE_VERSION, AcceleratorConfig, weight_memory_plan
-from .flat import Flat, to_verilog
+from .flat import Flat
 from .modules import ModuleLibrary
 from .top import Terntable
 
@@ -109,12 +109,11 @@ def generate(config: AcceleratorConfig) -> Generated:
     """Verilog of an accelerator. The same configuration gives the same bytes."""
     library = ModuleLibrary()
     with _no_collection():
-        top = to_verilog(Flat(Terntable(config, library)), TOP)
+        top = library.convert(TOP, Flat(Terntable(config, library)))
+        verilog = f"{top}\n{library.verilog(device=True)}"
         simulation = f"{top}\n{library.verilog()}"
-        verilog = simulation
-        if library.has_devices:
-            verilog = f"{_for_synthesis(config)}{top}\n{library.verilog(device=True)}"
-            simulation = f"{_FOR_SIMULATION}{simulation}"
+    if library.has_devices:
+        verilog, simulation = _for_synthesis(config) + verilog, _FOR_SIMULATION + simulation
     vlt = "`verilator_config\n" + library.verilator_config()
     return Generated(config, verilog, simulation, vlt)
 

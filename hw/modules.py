@@ -10,22 +10,11 @@ and any device understands, and one that places primitives of a device.
 
 from __future__ import annotations
 
-import re
-
 from amaranth import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component, In
 
-_MEMORY_INIT = re.compile(r"  initial begin\n((?: +\S+\[\d+\] = \d+'h0+;\n)+)  end\n")
-
-
-def without_zero_memories(text: str) -> str:
-    """Verilog without the lines that set every word of a memory to zero.
-
-    Thousands of lines for a weight ring, over which Yosys takes minutes; gateware does not read a
-    word that it has not written, and FPGAs and Verilator start memories at zero anyway.
-    """
-    return _MEMORY_INIT.sub("", text)
+from .memories import MemoryPlatform
 
 
 class PlacedModule(Component):
@@ -56,6 +45,7 @@ class ModuleLibrary:
         self._twins: dict[str, Component] = {}
         self._devices: dict[str, Component] = {}
         self._texts: dict[tuple[str, bool], str] = {}
+        self._memories = MemoryPlatform()
 
     def register(self, name: str, twin: Component, device: Component | None = None) -> None:
         """Make `twin` a module, and `device`, if given, its form for the configuration's part.
@@ -68,8 +58,8 @@ class ModuleLibrary:
             self._twins[name] = twin
             if device is not None:
                 self._devices[name] = device
-        elif self._convert(name, twin) != self._text(name, False) or (
-            self._convert(name, device or twin) != self._text(name, True)
+        elif self.convert(name, twin) != self._text(name, False) or (
+            self.convert(name, device or twin) != self._text(name, True)
         ):
             raise ValueError(f"module {name!r} is registered with another content")
 
@@ -87,10 +77,19 @@ class ModuleLibrary:
         """Some modules have a form of a device's primitives."""
         return bool(self._devices)
 
+    def convert(self, name: str, component: Component) -> str:
+        """Verilog of `component` as module `name`, which is not registered. Memories become modules
+        of the library's."""
+        return verilog.convert(
+            component, name, self._memories, emit_src=False, strip_internal_attrs=True
+        )
+
     def verilog(self, device: bool = False) -> str:
         """Text of all modules, sorted by name: the twins, or with `device` the forms for the
-        configuration's part where there are any."""
-        return "\n".join(self._text(name, device) for name in self.names)
+        configuration's part where there are any. Then that of their memories, and of those of all
+        that was converted."""
+        texts = [self._text(name, device) for name in self.names]
+        return "\n".join([*texts, self._memories.verilog()])
 
     def verilator_config(self) -> str:
         """Lines of a Verilator configuration file that keep the modules from being inlined."""
@@ -100,10 +99,5 @@ class ModuleLibrary:
         device = device and name in self._devices
         if (name, device) not in self._texts:
             forms = self._devices if device else self._twins
-            self._texts[name, device] = self._convert(name, forms[name])
+            self._texts[name, device] = self.convert(name, forms[name])
         return self._texts[name, device]
-
-    @staticmethod
-    def _convert(name: str, component: Component) -> str:
-        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-        return without_zero_memories(text)

@@ -86,7 +86,7 @@ class SimdArray(Component):
 
             name = f"{_TABLES}{len(here)}"
             shape = (c, len(here))
-            if library is not None:
+            if library is not None and len(here) not in map(len, slices[:number]):
                 library.register(name, TableWalker(*shape), DspTableWalker(*shape))
             for p in range(c.tokens):
                 builder = TableWalker(*shape) if library is None else library.place(name)

@@ -83,7 +83,7 @@ class Unpack(Component):
             full_word.eq(level >= word),
             take.eq(full_word & index_ready),
             rest.eq(Mux(take, level - word, level)),
-            kept.eq(Mux(take, store >> (word * step_bits), store)),
+            kept.eq(Mux(take, store[word * step_bits :], store)),
             # So that rest + beat <= capacity.
             trits_ready.eq(level < Mux(take, 2 * word, word)),
             enter.eq(trits_valid & trits_ready),
@@ -94,7 +94,7 @@ class Unpack(Component):
             with m.Switch(rest):
                 for at in range(word):
                     with m.Case(at):
-                        m.d.sync += store.eq(kept | (trits << (at * step_bits)))
+                        m.d.sync += store.eq(kept | Cat(Const(0, at * step_bits), trits))
 
         # Trits to indices.
         index = Signal(c.word_bits, reset_less=True)

@@ -31,26 +31,36 @@ def check_forms(
     device: Component,
     models: Sequence[str],
     *,
+    fields: Mapping[str, tuple[int, int, int]] | None = None,
+) -> None:
+    """`models` describe the primitives; otherwise as check_texts."""
+    assert twin.signature == device.signature
+    texts = [
+        verilog.convert(form, name=name, emit_src=False, strip_internal_attrs=True)
+        for name, form in (("twin", twin), ("device", device))
+    ]
+    check_texts(twin, [*texts, *models], fields=fields)
+
+
+def check_texts(
+    block: Component,
+    texts: Sequence[str],
+    *,
     cycles: int = 500,
     warm_up: int = 4,
     seed: int = 1,
     fields: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> None:
-    """Random inputs in every cycle: the outputs of both forms must be equal in every cycle after
-    `warm_up`, when the control registers of primitives hold what they always do. `models` describe
-    the primitives. fields: of an input, that it consists of numbers of so many bits, from the
-    second number to the third; other inputs are any bits."""
-    assert twin.signature == device.signature
+    """Modules `twin` and `device` in Verilog texts, both with the ports of `block`. Random inputs
+    in every cycle: their outputs must be equal in every cycle after `warm_up`, when the control
+    registers of primitives hold what they always do. fields: of an input, that it consists of
+    numbers of so many bits, from the second number to the third; other inputs are any bits."""
     ports = [
         ("__".join(map(str, path)), len(Value.cast(value)), member.flow is In)
-        for path, member, value in twin.signature.flatten(twin)
-    ]
-    texts = [
-        verilog.convert(form, name=name, emit_src=False, strip_internal_attrs=True)
-        for name, form in (("twin", twin), ("device", device))
+        for path, member, value in block.signature.flatten(block)
     ]
     run_block(
-        "\n".join([_pair(ports), *texts, *models]),
+        "\n".join([_pair(ports), *texts]),
         top="pair",
         module=HERE / "forms_cocotb.py",
         params={
