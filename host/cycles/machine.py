@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from terntable.hw.attention.cycles import attention_cycles
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
 from terntable.hw.isa import UNIT_OF, Command, Dest, KvFormat, Mode, Op, Unit
 from terntable.sim.dram import DramModel
+
+_attention_cycles = functools.lru_cache(maxsize=4096)(attention_cycles)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Counts:
     busy: dict[str, float] = field(default_factory=dict)
     read_bytes: float = 0.0
     write_bytes: float = 0.0
+
+    def all(self) -> dict[str, float]:
+        """Every count by its name; busy cycles by the unit's."""
+        others = {n: getattr(self, n) for n in ("cycles", "read_bytes", "write_bytes")}
+        return others | self.busy
 
     def add(self, name: str, cycles: float) -> None:
         self.busy[name] = self.busy.get(name, 0.0) + cycles
@@ -179,11 +187,11 @@ class CycleMachine:
     def _attention(self, command: Command, now: Chunk) -> Iterator[float]:
         c, heads, size = self._config, command["kv_heads"], command["record_bytes"]
         given = command["heads_per_kv"], heads, command["head_dims"]
-        cycles, positions = attention_cycles(c, *given, now.position, now.tokens)
+        cycles, positions = _attention_cycles(c, *given, now.position, now.tokens)
         newest = (now.position + now.tokens - 1) % KV_BLOCK + 1
         # The way of the last item through the unit.
         last = min(now.position + now.tokens, KV_BLOCK)
-        item, _ = attention_cycles(c, 1, 1, command["head_dims"], last - 1, 1)
+        item, _ = _attention_cycles(c, 1, 1, command["head_dims"], last - 1, 1)
         record = max(
             size / self._bus.every_port,
             units.unpack(c, command["head_dims"], KvFormat(command["format"]), size) / c.ports,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -57,12 +58,23 @@ def test_the_outlined_program_is_the_compiled_one() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "tokens", "position", "seconds"),
-    [(BITNET, 1, 128, 1.0), (LARGE, 1, 4000, 1.0), (BITNET, 128, 0, 2.0)],
+    [(BITNET, 1, 128, 0.5), (LARGE, 1, 4000, 0.5), (BITNET, 128, 0, 0.5), (BITNET, 1000, 0, 1.5)],
 )
 def test_prediction_is_quick(spec: object, tokens: int, position: int, seconds: float) -> None:
     began = time.process_time()
     predict(spec, KV260, tokens, position)
     assert time.process_time() - began < seconds
+
+
+def test_layers_that_are_not_run_are_like_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [(1, 700), (100, 0)]
+    quick = [predict(BITNET, KV260, *call) for call in calls]
+    module = importlib.import_module("terntable.host.cycles.predict")  # not the function
+    monkeypatch.setattr(module, "RHYTHM", BITNET.layers)
+    for guess, call in zip(quick, calls, strict=True):
+        whole = predict(BITNET, KV260, *call)
+        assert guess.cycles == pytest.approx(whole.cycles, rel=2e-4)
+        assert guess.unit_cycles == pytest.approx(whole.unit_cycles, rel=1e-3)
 
 
 def test_more_work_takes_longer() -> None:
