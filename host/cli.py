@@ -44,6 +44,10 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(help="Numbers of torch: float32 (default) or bfloat16."),
 ]
+KvOption = Annotated[
+    str | None,
+    typer.Option(help="KV cache: int16 (default), int8, int4; of triton: float16 (default), int8."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and no more.")]
 
 
@@ -52,10 +56,7 @@ def run(
     model: ModelOption = "tiny",
     device: DeviceOption = "emulator",
     dtype: DtypeOption = None,
-    kv: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="KV cache of triton: float16 (default) or int8."),
-    ] = None,
+    kv: KvOption = None,
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
     prompt_ids: Annotated[
@@ -139,6 +140,7 @@ def report(
 @app.command()
 def demo(
     model: ModelOption = "tiny",
+    kv: KvOption = None,
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
     prompt_ids: Annotated[
@@ -158,6 +160,7 @@ def demo(
     demo_command(
         DemoOptions(
             model=model,
+            kv=kv,
             config=config,
             prompt=prompt,
             prompt_ids=prompt_ids,
@@ -173,6 +176,7 @@ def eval_(
     text: Annotated[Path, typer.Option(help="UTF-8 text file.")],
     model: ModelOption = "tiny",
     device: DeviceOption = "emulator",
+    kv: KvOption = None,
     config: ConfigOption = None,
     max_tokens: Annotated[
         Optional[int],  # noqa: UP045
@@ -187,7 +191,7 @@ def eval_(
     """Bits per character of a text, predicted token by token."""
     from .commands.evaluate import evaluate_command
 
-    evaluate_command(text, model, device, config, max_tokens, window, json_)
+    evaluate_command(text, model, device, kv, config, max_tokens, window, json_)
 
 
 @app.command(name="import")
@@ -210,6 +214,7 @@ def import_(
 @app.command(name="compile")
 def compile_(
     model: ModelOption = "tiny",
+    kv: KvOption = None,
     config: ConfigOption = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -220,13 +225,14 @@ def compile_(
     """Compile a model into a DRAM image and print its map."""
     from .commands.compile import compile_command
 
-    compile_command(model, config, out, json_)
+    compile_command(model, kv, config, out, json_)
 
 
 @app.command()
 def compare(
     devices: Annotated[str, typer.Option(help="Two or more: emulator,torch. The first leads.")],
     model: ModelOption = "tiny",
+    kv: KvOption = None,
     config: ConfigOption = None,
     prompt: Annotated[Optional[str], typer.Option(help="Text to continue.")] = None,  # noqa: UP045
     prompt_ids: Annotated[
@@ -247,6 +253,7 @@ def compare(
         CompareOptions(
             model=model,
             devices=devices,
+            kv=kv,
             config=config,
             prompt=prompt,
             prompt_ids=prompt_ids,
@@ -330,6 +337,7 @@ def bench_devices(
         Optional[str],  # noqa: UP045
         typer.Option(help="As emulator,sim. Default: all but sim that run at full speed here."),
     ] = None,
+    kv: KvOption = None,
     config: ConfigOption = None,
     prefill: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 128,
     decode: Annotated[int, typer.Option(help="Tokens after it, one by one.")] = 32,
@@ -343,6 +351,7 @@ def bench_devices(
         BenchOptions(
             model=model,
             devices=devices,
+            kv=kv,
             config=config,
             prefill=prefill,
             decode=decode,

@@ -20,7 +20,7 @@ from ..output import progress
 from ..session import Session
 from .compare import parse_devices
 from .run import say
-from .setup import Setup, load_setups, start_device
+from .setup import Setup, kv_formats, kv_name, load_setups, start_device
 
 DEFAULT = tuple(name for name in DEVICES if name != "sim")
 """Devices measured unless others are asked for. The simulator is not one of them: it may take
@@ -33,6 +33,7 @@ class BenchOptions:
 
     model: str
     devices: str | None
+    kv: str | None
     config: str | None
     prefill: int
     decode: int
@@ -69,11 +70,14 @@ def bench_devices_command(options: BenchOptions) -> None:
         raise UserError(f"seed is {options.seed}: make it 0 or above")
     absent: list[Absent] = []
     if options.devices is not None:
-        devices = parse_devices(options.devices, 1)
+        devices = parse_devices(options.devices, 1, options.kv)
     else:
-        absent += [Absent(name, reason) for name in DEFAULT if (reason := left_out(name))]
+        absent += [
+            Absent(name, reason) for name in DEFAULT if (reason := left_out(name, options.kv))
+        ]
         devices = [name for name in DEFAULT if name not in {a.device for a in absent}]
-    setups = load_setups(options.model, options.config, devices, options.prefill + options.decode)
+    positions = options.prefill + options.decode
+    setups = load_setups(options.model, options.config, devices, positions, options.kv)
     setup = setups[devices[0]]
     rng = np.random.default_rng(options.seed)
     prompt = rng.integers(0, setup.model.spec.vocab, options.prefill).tolist()
@@ -81,7 +85,7 @@ def bench_devices_command(options: BenchOptions) -> None:
     for name in devices:
         with progress(f"prefill of {options.prefill}, decode of {options.decode} on {name}"):
             try:
-                device = start_device(name, setups[name], note=say)
+                device = start_device(name, setups[name], kv=options.kv, note=say)
             except (UserError, DeviceError, ModuleNotFoundError) as e:
                 absent.append(Absent(name, str(e)))
                 continue
@@ -95,10 +99,12 @@ def bench_devices_command(options: BenchOptions) -> None:
         show(setup, options, speeds, absent)
 
 
-def left_out(name: str) -> str | None:
+def left_out(name: str, kv: str | None) -> str | None:
     """Why a device isn't measured without being asked for; None where it is."""
     if lack := missing(name):
         return lack
+    if kv is not None and kv not in kv_formats(name):
+        return f"it has no KV format {kv!r}"
     if name == "triton":
         from ..devices.triton import choose_place
 
@@ -154,6 +160,7 @@ def report(
     devices = []
     for speed in speeds:
         entry: dict[str, object] = asdict(speed) | {
+            "kv": kv_name(speed.device, options.kv),
             "prefill_rate": options.prefill / speed.prefill_seconds,
             "decode_rate": options.decode / speed.decode_seconds,
         }

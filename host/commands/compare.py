@@ -12,7 +12,7 @@ from ..comparison import difference, first_kv_layer, record
 from ..output import progress
 from .compare_table import Row, show
 from .run import check_run, say
-from .setup import Setup, check_device, load_setups, start_device
+from .setup import Setup, check_device, kv_name, load_setups, start_device
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class CompareOptions:
 
     model: str
     devices: str
+    kv: str | None
     config: str | None
     prompt: str | None
     prompt_ids: str | None
@@ -29,12 +30,12 @@ class CompareOptions:
     json: bool
 
 
-def parse_devices(text: str, least: int) -> list[str]:
+def parse_devices(text: str, least: int, kv: str | None) -> list[str]:
     """Names from `emulator,torch`. Raises UserError for unknown ones, for one given twice, for
-    one that lacks a Python package, and for fewer than `least`."""
+    one that lacks a Python package or the KV format `kv`, and for fewer than `least`."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        check_device(name)
+        check_device(name, kv=kv)
         if names.count(name) > 1:
             raise UserError(f"device {name} is given twice: name each once")
     if len(names) < least:
@@ -45,31 +46,35 @@ def parse_devices(text: str, least: int) -> list[str]:
 
 def compare_command(options: CompareOptions) -> None:
     """Run the prompt on each device and print what differs. Raises UserError."""
-    devices = parse_devices(options.devices, 2)
+    devices = parse_devices(options.devices, 2, options.kv)
     if options.max_tokens < 1:
         raise UserError(f"max-tokens is {options.max_tokens}: make it at least 1")
     if not (math.isfinite(options.threshold) and options.threshold >= 0):
         raise UserError(f"threshold is {options.threshold}: make it 0 or above")
-    setups = load_setups(options.model, options.config, devices)
+    setups = load_setups(options.model, options.config, devices, kv=options.kv)
     setup = setups[devices[0]]
     prompt = setup.encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, None)
-    rows = compare(setups, devices, prompt, options.max_tokens)
+    rows = compare(setups, devices, prompt, options.max_tokens, options.kv)
     if options.json:
-        print(json.dumps(report(setup, prompt, rows, options.threshold)))
+        print(json.dumps(report(setup, prompt, rows, options.threshold, options.kv)))
     else:
         show(setup, prompt, rows, options.threshold)
 
 
 def compare(
-    setups: dict[str, Setup], devices: list[str], prompt: list[int], max_tokens: int
+    setups: dict[str, Setup],
+    devices: list[str],
+    prompt: list[int],
+    max_tokens: int,
+    kv: str | None = None,
 ) -> list[Row]:
     """Run the devices one after the other, the first free and the others on its tokens."""
     rows: list[Row] = []
     for name in devices:
         forced = rows[0].trace.choices if rows else None
         with (
-            start_device(name, setups[name], note=say) as device,
+            start_device(name, setups[name], kv=kv, note=say) as device,
             progress(f"{len(prompt)} prompt tokens, up to {max_tokens} more on {name}"),
         ):
             trace = record(device, setups[name].image, prompt, max_tokens, forced)
@@ -85,7 +90,9 @@ def compare(
     return rows
 
 
-def report(setup: Setup, prompt: list[int], rows: list[Row], threshold: float) -> dict[str, object]:
+def report(
+    setup: Setup, prompt: list[int], rows: list[Row], threshold: float, kv: str | None = None
+) -> dict[str, object]:
     """The JSON object of a comparison."""
     first = rows[0].trace
     return {
@@ -98,15 +105,16 @@ def report(setup: Setup, prompt: list[int], rows: list[Row], threshold: float) -
         "tokens": first.choices,
         "text": setup.tokenizer.decode(first.choices) if setup.tokenizer is not None else "",
         "threshold": threshold,
-        "devices": [_row_report(row, threshold) for row in rows],
+        "devices": [_row_report(row, threshold, kv) for row in rows],
     }
 
 
-def _row_report(row: Row, threshold: float) -> dict[str, object]:
+def _row_report(row: Row, threshold: float, kv: str | None) -> dict[str, object]:
     trace = row.trace
     out: dict[str, object] = {
         "device": trace.device,
         "device_detail": trace.detail,
+        "kv": kv_name(trace.device, kv),
         "tokens": trace.choices,
         "prefill_seconds": round(trace.prefill_seconds, 6),
         "decode_seconds": round(trace.decode_seconds, 6),

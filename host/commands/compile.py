@@ -10,11 +10,13 @@ from ..output import check_writable
 from .setup import load_setup
 
 
-def compile_command(model: str, config: str | None, out: Path | None, as_json: bool) -> None:
+def compile_command(
+    model: str, kv: str | None, config: str | None, out: Path | None, as_json: bool
+) -> None:
     """Compile, print the map, write the image if asked to. Raises UserError."""
     if out is not None:
         check_writable(out, "image file")
-    setup = load_setup(model, config, "emulator")
+    setup = load_setup(model, config, "emulator", kv)
     image = setup.image
     if out is not None:
         image.save(out)
@@ -23,6 +25,7 @@ def compile_command(model: str, config: str | None, out: Path | None, as_json: b
             json.dumps(
                 {
                     "config": setup.config.name,
+                    "kv": image.kv.label,
                     "bytes": image.size,
                     "write_base": image.write_base,
                     "context": image.context,

@@ -28,6 +28,7 @@ class DemoOptions:
     """The options of `demo`, as on the command line."""
 
     model: str
+    kv: str | None
     config: str | None
     prompt: str | None
     prompt_ids: str | None
@@ -96,7 +97,7 @@ def demo_command(options: DemoOptions) -> None:
     if options.max_tokens < 1:
         raise UserError(f"max-tokens is {options.max_tokens}: the demo needs at least 1")
     verilog = read_verilog(options.verilog) if options.verilog is not None else None
-    setup = load_setup(options.model, options.config, "sim")
+    setup = load_setup(options.model, options.config, "sim", options.kv)
     given = options.prompt is not None or options.prompt_ids is not None
     ids = setup.encode(options.prompt if given else PROMPT, options.prompt_ids)
     check_run(setup, ids, options.max_tokens, None)
@@ -127,6 +128,7 @@ def report(setup: Setup, result: Comparison) -> dict[str, object]:
     rtl = result.rtl
     return {
         "config": setup.config.name,
+        "kv": setup.image.kv.label,
         "clock_hz": setup.config.clock_hz,
         "prompt_tokens": rtl.prompt_tokens,
         "tokens": rtl.tokens,

@@ -12,13 +12,14 @@ from terntable.hw.errors import UserError
 from ..output import progress
 from ..session import Session
 from .run import say
-from .setup import load_setup, start_device
+from .setup import kv_name, load_setup, start_device
 
 
 def evaluate_command(
     text_path: Path,
     model: str,
     device_name: str,
+    kv: str | None,
     config: str | None,
     max_tokens: int | None,
     window: int | None,
@@ -37,7 +38,7 @@ def evaluate_command(
         raise UserError(f"text file {text_path} isn't UTF-8: convert it") from None
     if max_tokens is not None and max_tokens < 2:
         raise UserError(f"max-tokens is {max_tokens}: make it at least 2")
-    setup = load_setup(model, config, device_name)
+    setup = load_setup(model, config, device_name, kv)
     if setup.tokenizer is None:
         raise UserError("the model has no tokenizer: eval needs one")
     ids = setup.tokenizer.encode(text)[:max_tokens]
@@ -50,7 +51,7 @@ def evaluate_command(
     bits = 0.0
     characters = counted = 0
     with (
-        start_device(device_name, setup, note=say) as device,
+        start_device(device_name, setup, kv=kv, note=say) as device,
         progress(f"eval on {device_name}", len(ids)) as bar,
     ):
         session = Session(device, setup.image)
@@ -71,6 +72,7 @@ def evaluate_command(
         "window": length,
         "device": device_name,
         "config": setup.config.name,
+        "kv": kv_name(device_name, kv),
     }
     if as_json:
         print(json.dumps(result))
@@ -78,7 +80,8 @@ def evaluate_command(
         print(
             f"{result['bits_per_character']:.4f} bits per character,"
             f" {result['bits_per_token']:.4f} per token ({counted:,} tokens, {characters:,}"
-            f" characters, windows of {length}; {device_name}, {setup.config.name})"
+            f" characters, windows of {length}; {device_name}, {setup.config.name},"
+            f" K and V in {result['kv']})"
         )
 
 

@@ -16,7 +16,7 @@ from ..output import check_writable, console, progress, whole_file
 from ..sampling import Sampler
 from ..session import Generation, Session, check_request
 from ..tokenizer import TextStream, Tokenizer
-from .setup import Setup, check_device, load_setup, start_device
+from .setup import Setup, check_device, kv_name, load_setup, start_device
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def run_command(options: RunOptions) -> None:
     if options.waves is not None:
         check_writable(options.waves, "waveform file")
     check_device(options.device, options.dtype, options.kv)
-    setup = load_setup(options.model, options.config, options.device)
+    setup = load_setup(options.model, options.config, options.device, options.kv)
     encode = setup.encode_chat if options.chat else setup.encode
     prompt = encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)
@@ -123,7 +123,8 @@ def run_command(options: RunOptions) -> None:
             with temporary.open("wb") as f:
                 np.save(f, result.logits_array(setup.image.spec.vocab))
     if options.json:
-        print(json.dumps(summary(setup, device, result)))
+        kv = kv_name(options.device, options.kv, options.dtype)
+        print(json.dumps(summary(setup, device, result, kv)))
     else:
         note(describe(setup, device, result))
 
@@ -148,8 +149,8 @@ def note(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def summary(setup: Setup, device: Device, result: Generation) -> dict[str, object]:
-    """The JSON object of a run."""
+def summary(setup: Setup, device: Device, result: Generation, kv: str) -> dict[str, object]:
+    """The JSON object of a run, K and V in format `kv`."""
     text = setup.tokenizer.decode(result.tokens) if setup.tokenizer is not None else ""
     out: dict[str, object] = {
         "prompt_tokens": result.prompt_tokens,
@@ -158,6 +159,7 @@ def summary(setup: Setup, device: Device, result: Generation) -> dict[str, objec
         "device": device.name,
         "device_detail": device.detail,
         "config": setup.config.name,
+        "kv": kv,
         "prefill_seconds": round(result.prefill_seconds, 6),
         "decode_seconds": round(result.decode_seconds, 6),
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
+from terntable.hw.isa import KvFormat
 
 from ..chat import render_chat
 from ..checkpoints.survey import watched
 from ..compiler import compile_model, fits, outline
-from ..devices import DEVICES, TAKES_MODEL, missing, open_device
+from ..devices import DEVICES, IMAGE_KV, TAKES_MODEL, missing, open_device
 from ..devices.base import Device
 from ..devices.model_device import DTYPES
 from ..devices.triton import KV_KINDS
@@ -99,12 +100,29 @@ def check_device(name: str, dtype: str | None = None, kv: str | None = None) -> 
         )
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
-    if kv is not None and name != "triton":
-        raise UserError(f"device {name} has one format of the KV cache: --kv goes with triton")
-    if kv is not None and kv not in KV_KINDS:
-        raise UserError(f"unknown KV format {kv!r}: choose from {', '.join(KV_KINDS)}")
+    formats = kv_formats(name)
+    if kv is not None and not formats:
+        raise UserError(
+            f"device {name} keeps K and V in the numbers that it computes with: --kv goes with"
+            f" {' or '.join(n for n in DEVICES if kv_formats(n))}"
+        )
+    if kv is not None and kv not in formats:
+        raise UserError(f"device {name} has no KV format {kv!r}: choose from {', '.join(formats)}")
     if lack := missing(name):
         raise UserError(lack)
+
+
+def kv_formats(device: str) -> tuple[str, ...]:
+    """Formats of a device's KV cache, the default first; empty where it has none of its own."""
+    if device not in TAKES_MODEL:
+        return IMAGE_KV
+    return KV_KINDS if device == "triton" else ()
+
+
+def kv_name(device: str, kv: str | None, dtype: str | None = None) -> str:
+    """The number format in which a device keeps K and V, with these options."""
+    formats = kv_formats(device)
+    return kv or (formats[0] if formats else dtype or DTYPES[0])
 
 
 def choose_config(model: Model, devices: Sequence[str], positions: int = 1) -> AcceleratorConfig:
@@ -123,19 +141,25 @@ def choose_config(model: Model, devices: Sequence[str], positions: int = 1) -> A
     )
 
 
-def load_setup(model_name: str, config_name: str | None, device: str) -> Setup:
+def load_setup(
+    model_name: str, config_name: str | None, device: str, kv: str | None = None
+) -> Setup:
     """Check the names, read the model, choose the configuration, compile the image."""
-    return load_setups(model_name, config_name, [device])[device]
+    return load_setups(model_name, config_name, [device], kv=kv)[device]
 
 
 def load_setups(
-    model_name: str, config_name: str | None, devices: Sequence[str], positions: int = 1
+    model_name: str,
+    config_name: str | None,
+    devices: Sequence[str],
+    positions: int = 1,
+    kv: str | None = None,
 ) -> dict[str, Setup]:
-    """A setup for each device: model and configuration are the same, and so is the image but
-    that devices in TAKES_MODEL have one without weights. Raises UserError where the context is
-    less than `positions`."""
+    """A setup for each device: model and configuration are the same, and so is the image (with K
+    and V in format `kv`) but that devices in TAKES_MODEL have one without weights. Raises UserError
+    where the context is less than `positions`."""
     for device in devices:
-        check_device(device)
+        check_device(device, kv=kv)
     given = None if config_name is None else load_config(config_name)
     model = watched(load_model(model_name), warn)
     for line in model.warnings:
@@ -154,7 +178,11 @@ def load_setups(
     for device in devices:
         bare = device in TAKES_MODEL
         if bare not in images:
-            images[bare] = outline(model, config) if bare else compile_model(model, config)
+            images[bare] = (
+                outline(model, config)
+                if bare
+                else compile_model(model, config, kv=KvFormat[kv_name(device, kv).upper()])
+            )
         setups[device] = Setup(model, config, images[bare], tokenizer, text.chat_template)
     return setups
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from terntable.host.model import Model
 from terntable.hw.config import AcceleratorConfig
+from terntable.hw.isa import KvFormat
 
 from .base import Device
 
@@ -16,6 +17,9 @@ DEVICES = ("emulator", "sim", "torch", "triton")
 
 TAKES_MODEL = ("torch", "triton")
 """Devices that run the model itself: their images hold no weights (`compiler.outline`)."""
+
+IMAGE_KV = tuple(kv.label for kv in KvFormat)
+"""Formats of the KV cache of devices that run images, which hold it: the default first."""
 
 _PACKAGES = {"torch": ("torch",), "triton": ("torch", "triton")}
 """Python packages of a device that are extras, the extra called like the device."""

@@ -155,9 +155,13 @@ def test_the_command_line(cli) -> None:
     run = ("run", "--prompt-ids", "7", "--max-tokens", "1", "--json")
     got = json.loads(cli(*run, "--device", "triton", "--kv", "int8").out)
     assert got["device"] == "triton" and got["device_detail"].endswith("KV in int8")
+    assert got["kv"] == "int8"
     for options, message in (
-        (("--device", "triton", "--kv", "int4"), "unknown KV format 'int4'"),
-        (("--device", "torch", "--kv", "int8"), "--kv goes with triton"),
+        (
+            ("--device", "triton", "--kv", "int4"),
+            "device triton has no KV format 'int4': choose from float16, int8",
+        ),
+        (("--device", "torch", "--kv", "int8"), "--kv goes with emulator or sim or triton"),
         (("--device", "triton", "--dtype", "bfloat16"), "leave --dtype out"),
     ):
         refused = cli(*run, *options)
