@@ -22,6 +22,7 @@ from terntable.host.devices.sim import SimDevice
 from terntable.host.image import Image
 from terntable.host.model import ModelSpec, random_model
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
+from terntable.hw.isa import KvFormat
 
 from .agreement import assert_same
 
@@ -48,6 +49,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "attn_sub_norm": (False, True),
     "ffn_sub_norm": (False, True),
     "tied": (False, True),
+    "kv": tuple(KvFormat.__members__),  # codes of K and V
     "reach": ("chunks", "blocks"),  # of the prompt, beyond one of them
     "stalls": (False, True),  # of the memory
     "power_up": (False, True),  # registers and memories begin with random contents
@@ -100,7 +102,8 @@ class Case:
 
     @property
     def image(self) -> Image:
-        return compile_model(random_model(self.spec, self.seed, self.shards), self.config)
+        model = random_model(self.spec, self.seed, self.shards)
+        return compile_model(model, self.config, kv=KvFormat[self.values["kv"]])
 
     def run(self) -> None:
         """Simulate the calls and compare with the emulator. Whatever goes wrong carries the line

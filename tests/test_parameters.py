@@ -38,6 +38,8 @@ def test_the_configurations_have_all_pairs_of_values() -> None:
             return "mqa" if spec.kv_heads == 1 else "gqa"
         if factor == "reach":
             return "blocks" if case.calls[0] >= 32 else "chunks"
+        if factor == "kv":
+            return case.image.kv.name
         if factor in ("stalls", "power_up"):
             return case.values[factor]
         return getattr(c if factor in AcceleratorConfig.model_fields else spec, factor)

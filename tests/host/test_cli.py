@@ -206,8 +206,13 @@ def test_eval_counts_bits(cli, tmp_path: Path) -> None:
     result = json.loads(got.out)
     assert 0.5 < result["bits_per_character"] < 3.5
     assert result["characters"] >= 60
+    narrow = json.loads(cli("eval", "--text", str(file), "--kv", "int8", "--json").out)
+    assert (result["kv"], narrow["kv"]) == ("int16", "int8")
+    apart = narrow["bits_per_character"] - result["bits_per_character"]
+    assert 0 < abs(apart) < 0.02
     for arguments, words in (
         (("--text", str(tmp_path / "nosuch.txt")), "nosuch.txt"),
+        (("--text", str(file), "--kv", "int7"), "int7"),
         (("--text", str(file), "--window", "1"), "window"),
         (("--text", str(file), "--max-tokens", "1"), "max-tokens"),
     ):

@@ -70,6 +70,37 @@ def test_dtypes_that_are_refused(cli, torch) -> None:
     refused(cli(*run, "--dtype", "float32"), "emulator has one number format")
 
 
+def test_formats_of_the_kv_cache(cli, tmp_path: Path) -> None:
+    """Each is what the options say, costs accuracy as it is narrower, and takes less memory."""
+    logits, sizes = {}, {}
+    for kv in ("int16", "int8", "int4"):
+        file = tmp_path / f"{kv}.npy"
+        options = () if kv == "int16" else ("--kv", kv)
+        ids = ("--prompt-ids", "5,17,120,9,44,301,2,8", "--max-tokens", "1")
+        got = json.loads(cli("run", *ids, *options, "--logits", str(file), "--json").out)
+        assert got["kv"] == kv
+        logits[kv] = np.load(file)[0]
+        image = json.loads(cli("compile", "--config", "tiny", *options, "--json").out)
+        assert image["kv"] == kv
+        sizes[kv] = next(r["size"] for r in image["regions"] if r["name"] == "kv")
+    spread = logits["int16"].std()
+    errors = [np.abs(logits[kv] - logits["int16"]).max() / spread for kv in ("int8", "int4")]
+    assert 0 < 5 * errors[0] < errors[1] < 0.3
+    # 64 dimensions on 16-byte words: 272, 144 and 80 bytes a record.
+    assert [sizes[kv] / sizes["int16"] for kv in sizes] == [1, 144 / 272, 80 / 272]
+
+
+def test_formats_of_the_kv_cache_that_are_refused(cli, torch) -> None:
+    run = ("run", "--prompt-ids", "1", "--max-tokens", "1")
+    refused(cli(*run, "--kv", "int5"), "no KV format 'int5': choose from int16, int8, int4")
+    refused(cli(*run, "--kv", "float16"), "emulator has no KV format 'float16'")
+    refused(cli(*run, "--device", "torch", "--kv", "int8"), "torch keeps K and V in the numbers")
+    compare = ("compare", "--devices", "emulator,torch", "--prompt-ids", "1")
+    refused(cli(*compare, "--kv", "int8"), "torch keeps K and V in the numbers")
+    refused(cli("compile", "--kv", "int5"), "'int5'")
+    refused(cli("demo", "--kv", "int5"), "'int5'")
+
+
 @pytest.mark.parametrize(
     ("device", "hidden", "words"),
     [
@@ -186,6 +217,11 @@ def test_compare_with_the_simulator(cli, folder: str) -> None:
     assert emulator["logits_identical"] is True and emulator["logits_relative_rms"] == 0
     assert (emulator["kv_compared_with"], emulator["kv_identical"]) == ("sim", True)
     assert emulator["layer_relative_rms"] is None  # a simulator doesn't show its layers
+    assert rtl["kv"] == emulator["kv"] == "int16"
+    words = ("--devices", "sim,emulator", "--kv", "int4", *options, "--max-tokens", "3")
+    narrow = json.loads(cli("compare", *words, "--json").out)["devices"]
+    assert [device["kv"] for device in narrow] == ["int4", "int4"]
+    assert narrow[1]["logits_identical"] is True and narrow[1]["kv_identical"] is True
     assert rtl["prefill_cycles"] > rtl["decode_cycles"][0] > 0 and len(rtl["decode_cycles"]) == 2
     out = cli("compare", "--devices", "emulator,sim", *options, "--max-tokens", "2").out
     clock = f"{load_config('test').clock_hz / 1e6:g} MHz"

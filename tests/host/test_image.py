@@ -13,11 +13,12 @@ from terntable.host.image import ALIGNMENT, RUNTIME_REGIONS, Image
 from terntable.host.model import ModelSpec, random_model
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
+from terntable.hw.isa import KvFormat
 
 
 @pytest.fixture
 def image(make_spec: Callable[..., ModelSpec]) -> Image:
-    return compile_model(random_model(make_spec()), load_config("test"))
+    return compile_model(random_model(make_spec()), load_config("test"), kv=KvFormat.INT8)
 
 
 def test_regions_are_aligned_and_do_not_overlap(image: Image) -> None:
@@ -33,7 +34,7 @@ def test_regions_are_aligned_and_do_not_overlap(image: Image) -> None:
 def test_description_names_every_region(image: Image) -> None:
     text = image.describe()
     assert all(name in text for name in image.regions)
-    assert "bits per ternary weight" in text
+    assert "bits per ternary weight" in text and "K and V in int8" in text
 
 
 def test_file_round_trip(image: Image, tmp_path: Path) -> None:
@@ -46,6 +47,7 @@ def test_file_round_trip(image: Image, tmp_path: Path) -> None:
     assert np.array_equal(back.embedding, image.embedding)
     assert (back.config, back.spec, back.regions) == (image.config, image.spec, image.regions)
     assert (back.context, back.head_error) == (image.context, image.head_error)
+    assert back.kv is image.kv is KvFormat.INT8
 
 
 @pytest.mark.parametrize(
