@@ -138,6 +138,7 @@ class KvQuant(Component):
         kv_head = Signal(8)
         query = Signal(8)  # of the KV head's
         first_head, head = Signal(8), Signal(8)  # query heads: the KV head's first, the one in turn
+        base = Signal(base_index)
         # First words: of the KV head's first query, of the query in turn, of K and V.
         queries, at, key, value = (Signal(base_index, name=n) for n in ("queries", "at", "k", "v"))
         # Words of the queries of a KV head, of all queries, of all K heads.
@@ -151,17 +152,19 @@ class KvQuant(Component):
         ]
         m.d.comb += [
             segment.row.eq(row),
+            segment.base.eq(base),
             segment.tag.kind.eq(kind),
             segment.tag.row.eq(row),
             segment.tag.head.eq(Mux(kind == Kind.QUERY, head, kv_head)),
+            segment.tag.high.eq(0),
         ]
         with m.Switch(kind):
             with m.Case(Kind.KEY):
-                m.d.comb += segment.base.eq(key)
+                m.d.comb += base.eq(key)
             with m.Case(Kind.VALUE):
-                m.d.comb += segment.base.eq(value)
+                m.d.comb += base.eq(value)
             with m.Default():
-                m.d.comb += segment.base.eq(at)
+                m.d.comb += base.eq(at)
 
         def begin_token(token: Value) -> None:
             m.d.sync += [row.eq(token), kind.eq(Kind.QUERY), query.eq(0)]
