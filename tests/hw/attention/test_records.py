@@ -10,7 +10,7 @@ from amaranth import Module
 from amaranth.lib.wiring import Component, connect, flipped
 from amaranth.sim import Simulator
 
-from terntable.hw.attention.records import RecordUnpacker, widened
+from terntable.hw.attention.records import RecordUnpacker
 from terntable.hw.attention.shape import AttentionShape
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.isa import KvFormat
@@ -24,7 +24,7 @@ POSITIONS = 5
 
 
 class Bench(Component):
-    """The unpacker with what its users put beside it: the places, and int16 codes."""
+    """The unpacker with the places that its users give it."""
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape
@@ -44,19 +44,19 @@ class Bench(Component):
         ]
         connect(m, inner.code, flipped(self.code))
         connect(m, inner.scale, flipped(self.scale))
-        m.d.comb += self.code.data.eq(widened(m, self.format, inner.code.data, s.dims))
         return m
 
 
-def some_records(config: AcceleratorConfig, kv: KvFormat, head_dim: int, spare: int) -> tuple:
-    """Records of one port, and what is to come of them."""
+def some_records(
+    config: AcceleratorConfig, kv: KvFormat, head_dim: int, dims: int, spare: int
+) -> tuple:
+    """Records of one port, and what is to come of them in words of `dims` codes."""
     rng = np.random.default_rng([kv, head_dim])
     k, v = (rng.integers(-kv.code_max, kv.code_max + 1, (POSITIONS, head_dim)) for _ in "kv")
     scales = rng.integers(0, 1 << 32, (2, POSITIONS), np.uint32).view(np.float32)
     size = config.record_bytes(head_dim, kv.bits) + spare * config.bus_bytes
     records = pack_records(config, kv, (k, scales[0]), (v, scales[1]), size)
     records[:, -spare * config.bus_bytes or size :] = 0xA5  # padding is nobody's
-    dims = config.attention_dims
     codes = {
         (position, which, beat): int.from_bytes(word.astype("<i2").tobytes(), "little")
         for which, all_codes in enumerate((k, v))
@@ -70,18 +70,19 @@ def some_records(config: AcceleratorConfig, kv: KvFormat, head_dim: int, spare: 
 @pytest.mark.parametrize("idle", [0.0, 0.4])
 @pytest.mark.parametrize("kv", KvFormat)
 @pytest.mark.parametrize(
-    "bus_bits, dims, head_dim, spare",
+    "bus_bits, attention_dims, head_dim, spare",
     [(32, 4, 12, 0), (32, 16, 32, 1), (256, 4, 20, 0), (128, 8, 40, 2), (128, 32, 96, 0)],
 )
 def test_codes_and_scales(
-    kv: KvFormat, bus_bits: int, dims: int, head_dim: int, spare: int, idle: float
+    kv: KvFormat, bus_bits: int, attention_dims: int, head_dim: int, spare: int, idle: float
 ) -> None:
-    fields = dict(
-        bus_bits=bus_bits, attention_dims=dims, ports=4, max_head_dim=96, max_hidden=96, max_row=288
-    )
-    config = AcceleratorConfig.model_validate(load_config("test").model_dump() | fields)
+    sizes = dict(ports=4, max_head_dim=96, max_hidden=96, max_row=288)
+    given = dict(bus_bits=bus_bits, attention_dims=attention_dims)
+    fields = load_config("test").model_dump() | sizes | given
+    config = AcceleratorConfig.model_validate(fields)
     shape = AttentionShape.of(config)
-    records, codes, scales = some_records(config, kv, head_dim, spare)
+    dims = shape.dims
+    records, codes, scales = some_records(config, kv, head_dim, dims, spare)
     words = [
         int.from_bytes(word.tobytes(), "little")
         for word in records.reshape(-1, config.bus_bytes)
