@@ -104,13 +104,33 @@ class StreamPacker:
         )
 
 
-def unpack_stream(
-    config: AcceleratorConfig, ports: NDArray[np.uint8], words: int
-) -> NDArray[np.int8]:
-    """Trits [words, rows, tile_inputs] of a stream's bytes [ports, beats * bus_bytes]."""
-    joined = ports.reshape(config.ports, -1, config.bus_bytes).transpose(1, 0, 2).reshape(-1)
-    digits = trits.decode_bytes(joined)[: words * config.word_trits]
-    return (digits.view(np.int8) - np.int8(1)).reshape(words, config.rows, config.tile_inputs)
+class WordStream:
+    """Takes weight words off a stream's bytes [ports, beats * bus_bytes], in order.
+
+    They are unpacked when they are taken: the trits of a large model need five times the memory.
+    """
+
+    def __init__(self, config: AcceleratorConfig, ports: NDArray[np.uint8], words: int) -> None:
+        self._config = config
+        joined = ports.reshape(config.ports, -1, config.bus_bytes).transpose(1, 0, 2)
+        self._bytes = joined.reshape(-1)
+        self._taken = 0
+        self._words = words
+
+    @property
+    def left(self) -> int:
+        """Words that were not taken yet."""
+        return self._words - self._taken
+
+    def take(self, words: int) -> NDArray[np.int8]:
+        """Trits [words, rows, tile_inputs] of the next words, of which there must be as many."""
+        c = self._config
+        first, size = self._taken * c.word_trits, words * c.word_trits
+        begin, skip = divmod(first, trits.TRITS_PER_BYTE)
+        end = -(-(first + size) // trits.TRITS_PER_BYTE)
+        digits = trits.decode_bytes(self._bytes[begin:end])[skip : skip + size]
+        self._taken += words
+        return (digits.view(np.int8) - np.int8(1)).reshape(words, c.rows, c.tile_inputs)
 
 
 def matrix_from_words(words: NDArray[np.int8], plan: TilePlan) -> NDArray[np.int8]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from terntable.host.emulator.matrix import Matrix
 from terntable.host.emulator.memory import Memory
 from terntable.host.head import combine_planes, head_max
-from terntable.host.packing import TilePlan, matrix_from_words, unpack_stream
+from terntable.host.packing import TilePlan, WordStream, matrix_from_words
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import Command, Mode, Op
@@ -46,39 +46,60 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
     if not any(c.op is Op.LINEAR and c["mode"] == Mode.HEAD for c in commands):
         raise memory.bad("program", "END before the LM head")
     matrices: dict[int, Matrix] = {}
-    stream = np.zeros((0, config.rows, config.tile_inputs), np.int8)
+    streams: list[WordStream] = []
     for i, command in enumerate(commands):
         memory.command = i
         if command.op is Op.FETCH:
-            words = _fetch(config, memory, command)
-            stream = np.concatenate([stream, words]) if len(stream) else words
+            streams.append(_fetch(config, memory, command))
         elif command.op is Op.LINEAR:
             plan = TilePlan(
                 command["k_tiles"], command["tile_words"], command["tiles"], command["last_words"]
             )
-            if plan.words > len(stream):
-                what = f"{plan.words} weight words wanted, {len(stream)} fetched"
+            left = sum(stream.left for stream in streams)
+            if plan.words > left:
+                what = f"{plan.words} weight words wanted, {left} fetched"
                 raise memory.bad("command", what, "LINEAR")
-            words, stream = stream[: plan.words], stream[plan.words :]
-            matrices[i] = _matrix(command, plan, words)
-        elif command.op in (Op.CHUNK, Op.END) and len(stream):
-            raise memory.bad("program", f"{len(stream)} weight words are left over")
+            matrices[i] = _matrix(command, plan, streams)
+        elif command.op in (Op.CHUNK, Op.END) and any(stream.left for stream in streams):
+            left = sum(stream.left for stream in streams)
+            raise memory.bad("program", f"{left} weight words are left over")
     return Program(commands, matrices)
 
 
-def _fetch(config: AcceleratorConfig, memory: Memory, command: Command) -> NDArray[np.int8]:
-    """Weight words [words, rows, tile_inputs] of a FETCH."""
+def _fetch(config: AcceleratorConfig, memory: Memory, command: Command) -> WordStream:
+    """Weight words of a FETCH."""
     size = command["beats"] * config.bus_bytes
     starts = [command["address"] + p * command["port_stride"] for p in range(config.ports)]
     for start in starts:
         memory.fence("weights", start, start + size)
     parts = [memory.data[start : start + size] for start in starts]
-    return unpack_stream(config, np.stack(parts), command["words"])
+    return WordStream(config, np.stack(parts), command["words"])
 
 
-def _matrix(command: Command, plan: TilePlan, words: NDArray[np.int8]) -> Matrix:
-    trits = matrix_from_words(words, plan)[: command["out_rows"]]
-    if command["mode"] == Mode.HEAD:
-        planes = command["planes"]
-        return Matrix(combine_planes(trits, planes), head_max(planes))
-    return Matrix(trits, 1)
+def _take(streams: list[WordStream], words: int) -> NDArray[np.int8]:
+    """The next words of streams that follow one another; those that are used up go."""
+    parts = []
+    while words:
+        part = streams[0].take(min(words, streams[0].left))
+        parts.append(part)
+        words -= len(part)
+        if not streams[0].left:
+            del streams[0]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _matrix(command: Command, plan: TilePlan, streams: list[WordStream]) -> Matrix:
+    """The matrix of a LINEAR. A large head's planes are combined a few tiles at a time."""
+    if command["mode"] != Mode.HEAD:
+        trits = matrix_from_words(_take(streams, plan.words), plan)
+        return Matrix(trits[: command["out_rows"]], 1)
+    planes = command["planes"]
+    entries = command["out_rows"] // planes
+    codes: list[NDArray[np.int8]] = []
+    for first in range(0, plan.tiles, planes):  # as many tiles hold whole entries
+        tiles = min(planes, plan.tiles - first)
+        last = plan.last_words if first + tiles == plan.tiles else plan.tile_words
+        part = TilePlan(plan.k_tiles, plan.tile_words, tiles, last)
+        trits = matrix_from_words(_take(streams, part.words), part)
+        codes.append(combine_planes(trits[: len(trits) // planes * planes], planes))
+    return Matrix(np.concatenate(codes)[:entries], head_max(planes))

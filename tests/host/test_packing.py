@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terntable.host.packing import StreamPacker, matrix_from_words, plan_tiles, unpack_stream
+from terntable.host.packing import StreamPacker, WordStream, matrix_from_words, plan_tiles
 from terntable.hw.config import AcceleratorConfig, load_config
 
 TEST = load_config("test").model_dump()
@@ -39,14 +39,13 @@ def test_round_trip(config: AcceleratorConfig, shapes: list[tuple[int, int]], se
         packer.append((matrix + 1).astype(np.uint8), plan)
     stream = packer.finish()
     assert stream.data.shape == (config.ports, stream.beats * config.bus_bytes)
-    words = unpack_stream(config, stream.data, stream.words)
+    words = WordStream(config, stream.data, stream.words)
     for matrix, plan in zip(matrices, plans, strict=True):
-        back = matrix_from_words(words[: plan.words], plan)
-        words = words[plan.words :]
+        back = matrix_from_words(words.take(plan.words), plan)
         rows, columns = matrix.shape
         assert np.array_equal(back[:rows, :columns], matrix)
         assert not back[rows:].any() and not back[:, columns:].any()
-    assert not len(words)
+    assert words.left == 0
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"G{c.group}")
@@ -59,7 +58,7 @@ def test_each_trit_lies_where_the_stream_order_says(config: AcceleratorConfig) -
     packer = StreamPacker(config)
     packer.append((matrix + 1).astype(np.uint8), plan)
     stream = packer.finish()
-    trits = unpack_stream(config, stream.data, stream.words).reshape(-1)
+    trits = WordStream(config, stream.data, stream.words).take(stream.words).reshape(-1)
     at = 0
     for tile in range(plan.tiles):
         base = tile * plan.tile_words * config.rows
