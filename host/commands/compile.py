@@ -11,12 +11,17 @@ from .setup import load_setup
 
 
 def compile_command(
-    model: str, kv: str | None, config: str | None, out: Path | None, as_json: bool
+    model: str,
+    kv: str | None,
+    planes: int | None,
+    config: str | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Compile, print the map, write the image if asked to. Raises UserError."""
     if out is not None:
         check_writable(out, "image file")
-    setup = load_setup(model, config, "emulator", kv)
+    setup = load_setup(model, config, "emulator", kv, planes)
     image = setup.image
     if out is not None:
         image.save(out)

@@ -20,6 +20,7 @@ def evaluate_command(
     model: str,
     device_name: str,
     kv: str | None,
+    planes: int | None,
     config: str | None,
     max_tokens: int | None,
     window: int | None,
@@ -38,7 +39,7 @@ def evaluate_command(
         raise UserError(f"text file {text_path} isn't UTF-8: convert it") from None
     if max_tokens is not None and max_tokens < 2:
         raise UserError(f"max-tokens is {max_tokens}: make it at least 2")
-    setup = load_setup(model, config, device_name, kv)
+    setup = load_setup(model, config, device_name, kv, planes)
     if setup.tokenizer is None:
         raise UserError("the model has no tokenizer: eval needs one")
     ids = setup.tokenizer.encode(text)[:max_tokens]

@@ -78,8 +78,8 @@ def _print(found: Report) -> None:
         f" {found.total.path[1]}",
         soft_wrap=True,
     )
-    for note in found.notes:
-        console.print(f"- {note}", soft_wrap=True)
+    for line in found.notes:
+        console.print(f"- {line}", soft_wrap=True)
 
 
 def _row(table: Table, name: str, cost: Cost) -> None:

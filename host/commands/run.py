@@ -27,6 +27,7 @@ class RunOptions:
     device: str
     dtype: str | None
     kv: str | None
+    planes: int | None
     config: str | None
     prompt: str | None
     prompt_ids: str | None
@@ -100,7 +101,7 @@ def run_command(options: RunOptions) -> None:
     if options.waves is not None:
         check_writable(options.waves, "waveform file")
     check_device(options.device, options.dtype, options.kv)
-    setup = load_setup(options.model, options.config, options.device, options.kv)
+    setup = load_setup(options.model, options.config, options.device, options.kv, options.planes)
     encode = setup.encode_chat if options.chat else setup.encode
     prompt = encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)

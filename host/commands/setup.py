@@ -9,7 +9,7 @@ from pathlib import Path
 
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
-from terntable.hw.isa import KvFormat
+from terntable.hw.isa import PLANES, KvFormat
 
 from ..chat import render_chat
 from ..checkpoints.survey import watched
@@ -141,11 +141,27 @@ def choose_config(model: Model, devices: Sequence[str], positions: int = 1) -> A
     )
 
 
+def check_planes(name: str, planes: int | None) -> None:
+    """Raise UserError for an LM head that device `name` doesn't have; None is the default one."""
+    if planes is not None and name in TAKES_MODEL:
+        raise UserError(
+            f"device {name} has the model's own LM head: --planes goes with"
+            f" {' or '.join(n for n in DEVICES if n not in TAKES_MODEL)}"
+        )
+    if planes is not None and planes not in PLANES:
+        choice = " or ".join(map(str, PLANES))
+        raise UserError(f"an LM head of {planes} planes: choose {choice}")
+
+
 def load_setup(
-    model_name: str, config_name: str | None, device: str, kv: str | None = None
+    model_name: str,
+    config_name: str | None,
+    device: str,
+    kv: str | None = None,
+    planes: int | None = None,
 ) -> Setup:
     """Check the names, read the model, choose the configuration, compile the image."""
-    return load_setups(model_name, config_name, [device], kv=kv)[device]
+    return load_setups(model_name, config_name, [device], kv=kv, planes=planes)[device]
 
 
 def load_setups(
@@ -154,12 +170,14 @@ def load_setups(
     devices: Sequence[str],
     positions: int = 1,
     kv: str | None = None,
+    planes: int | None = None,
 ) -> dict[str, Setup]:
     """A setup for each device: model and configuration are the same, and so is the image (with K
-    and V in format `kv`) but that devices in TAKES_MODEL have one without weights. Raises UserError
-    where the context is less than `positions`."""
+    and V in format `kv`, an LM head of `planes` digit planes) but that devices in TAKES_MODEL have
+    one without weights. Raises UserError where the context is less than `positions`."""
     for device in devices:
         check_device(device, kv=kv)
+        check_planes(device, planes)
     given = None if config_name is None else load_config(config_name)
     model = watched(load_model(model_name), warn)
     for line in model.warnings:
@@ -181,7 +199,12 @@ def load_setups(
             images[bare] = (
                 outline(model, config)
                 if bare
-                else compile_model(model, config, kv=KvFormat[kv_name(device, kv).upper()])
+                else compile_model(
+                    model,
+                    config,
+                    planes=planes or PLANES[0],
+                    kv=KvFormat[kv_name(device, kv).upper()],
+                )
             )
         setups[device] = Setup(model, config, images[bare], tokenizer, text.chat_template)
     return setups

@@ -208,11 +208,14 @@ def test_eval_counts_bits(cli, tmp_path: Path) -> None:
     assert result["characters"] >= 60
     narrow = json.loads(cli("eval", "--text", str(file), "--kv", "int8", "--json").out)
     assert (result["kv"], narrow["kv"]) == ("int16", "int8")
-    apart = narrow["bits_per_character"] - result["bits_per_character"]
-    assert 0 < abs(apart) < 0.02
+    coarse = json.loads(cli("eval", "--text", str(file), "--planes", "4", "--json").out)
+    for other in (narrow, coarse):
+        assert 0 < abs(other["bits_per_character"] - result["bits_per_character"]) < 0.02
     for arguments, words in (
         (("--text", str(tmp_path / "nosuch.txt")), "nosuch.txt"),
         (("--text", str(file), "--kv", "int7"), "int7"),
+        (("--text", str(file), "--planes", "6"), "6 planes"),
+        (("--text", str(file), "--device", "torch", "--planes", "4"), "--planes goes with"),
         (("--text", str(file), "--window", "1"), "window"),
         (("--text", str(file), "--max-tokens", "1"), "max-tokens"),
     ):
@@ -252,6 +255,12 @@ def test_compile_prints_the_map_and_writes_the_image(cli, tmp_path: Path) -> Non
     image = Image.load(file)
     result = json.loads(cli("compile", "--config", "tiny", "--json").out)
     assert result["bytes"] == image.size
+    fewer = json.loads(cli("compile", "--config", "tiny", "--planes", "4", "--json").out)
+    heads = [
+        next(r["size"] for r in found["regions"] if r["name"] == "head")
+        for found in (result, fewer)
+    ]
+    assert heads[1] == pytest.approx(heads[0] * 4 / 5, rel=0.02)
     assert {r["name"]: r["crc32"] for r in result["regions"]}["weights"]
     got = cli("compile", "--out", "/nosuch/tiny.img")
     assert (got.status, got.err.count("\n")) == (2, 1)
