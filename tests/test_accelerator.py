@@ -95,9 +95,9 @@ def rtl() -> Iterator[SimDevice]:
         yield device
 
 
-def image_of(name: str, kv: KvFormat = KvFormat.INT16) -> Image:
+def image_of(name: str, kv: KvFormat = KvFormat.INT16, planes: int = 5) -> Image:
     model = random_model(SPECS[name], seed=3, shards=SHARDS.get(name, 1))
-    return compile_model(model, CONFIG, kv=kv)
+    return compile_model(model, CONFIG, planes=planes, kv=kv)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -120,6 +120,11 @@ def test_chunk_lengths(rtl: SimDevice, chunk: int) -> None:
 def test_formats_of_k_and_v(rtl: SimDevice, name: str, kv: KvFormat) -> None:
     """Several chunks, across an attention block, decode, and a second turn of the conversation."""
     assert_same(image_of(name, kv), rtl, [29, 1, 1, 1, 7, 1])
+
+
+@pytest.mark.parametrize("name", ["bitnet", "wide"])
+def test_a_head_of_four_planes(rtl: SimDevice, name: str) -> None:
+    assert_same(image_of(name, planes=4), rtl, [3, 1])
 
 
 def test_turns_across_attention_blocks(rtl: SimDevice) -> None:

@@ -256,11 +256,8 @@ def test_compile_prints_the_map_and_writes_the_image(cli, tmp_path: Path) -> Non
     result = json.loads(cli("compile", "--config", "tiny", "--json").out)
     assert result["bytes"] == image.size
     fewer = json.loads(cli("compile", "--config", "tiny", "--planes", "4", "--json").out)
-    heads = [
-        next(r["size"] for r in found["regions"] if r["name"] == "head")
-        for found in (result, fewer)
-    ]
-    assert heads[1] == pytest.approx(heads[0] * 4 / 5, rel=0.02)
+    parts = [{r["name"]: r["size"] for r in found["regions"]} for found in (result, fewer)]
+    assert parts[1]["head"] == pytest.approx(parts[0]["head"] * 4 / 5, rel=0.02)
     assert {r["name"]: r["crc32"] for r in result["regions"]}["weights"]
     got = cli("compile", "--out", "/nosuch/tiny.img")
     assert (got.status, got.err.count("\n")) == (2, 1)
