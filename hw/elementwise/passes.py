@@ -116,7 +116,7 @@ class Passes(Component):
                 "segments": In(stream.Signature(segment_layout(config))),
                 "words": In(16),
                 "max_row": Out(range(max(config.chunk, 2))),
-                "max": In(31),
+                "max": In(8),
                 "en": Out(1),
                 "row": Out(range(max(config.chunk, 2))),
                 "word": Out(range(max(words, 2))),
@@ -167,7 +167,7 @@ class Passes(Component):
                 self.row.eq(segment.row),
                 self.word.eq(segment.base),
                 self.measure.first.eq(1),
-                self.measure.exponent.eq(self.max[23:]),
+                self.measure.exponent.eq(self.max),
                 self.measure.query.eq(segment.tag.kind == Kind.QUERY),
             ]
         with m.Elif(ends):

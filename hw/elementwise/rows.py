@@ -29,9 +29,9 @@ def times(value: Value, factor: int) -> Value:
 
 
 def reference(values: np.ndarray) -> np.ndarray:
-    """The statistics of rows of binary32 `values` [..., n]: max |x| over the row, as 31 bits."""
+    """The statistics of rows of binary32 `values` [..., n]: the exponent field of max |x|."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return (bits & np.uint32(0x7FFFFFFF)).max(axis=-1)
+    return (bits >> np.uint32(23) & np.uint32(0xFF)).max(axis=-1)
 
 
 class RowMemory(Component):
@@ -46,9 +46,9 @@ class RowMemory(Component):
     undefined. Throughput: one write and one read a cycle. No back-pressure. Reset leaves the
     contents, and clears the statistics.
 
-    With `stats` (binary32 lanes), `max` is the largest magnitude written to row `max_row` since
-    `clear`, as the 31 low bits of its binary32, combinational from `max_row`; a write counts from
-    `stats_latency` cycles on. A write in the cycle of `clear` counts.
+    With `stats` (binary32 lanes), `max` is the largest exponent field written to row `max_row`
+    since `clear`, combinational from `max_row`; a write counts from `stats_latency` cycles on. A
+    write in the cycle of `clear` counts.
 
     Parameters
     ----------
@@ -79,11 +79,62 @@ class RowMemory(Component):
         for i in range(readers):
             ports[f"read{i}"] = In(RowReadSignature(rows, words, lanes * lane_bits))
         if stats:
-            ports |= {"clear": In(1), "max_row": In(range(max(rows, 2))), "max": Out(31)}
+            ports |= {"clear": In(1), "max_row": In(range(max(rows, 2))), "max": Out(8)}
         super().__init__(ports)
 
     @property
     def stats_latency(self) -> int:
+        """Cycles from a write to the first one whose `max` holds it."""
+        return stats_latency(self._lanes)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = self._lanes * self._lane_bits
+        attrs = {"ram_style": self._ram_style} if self._ram_style else {}
+        m.submodules.memory = memory = Memory(
+            shape=unsigned(width), depth=self._rows * self._words, init=[], attrs=attrs
+        )
+        write = memory.write_port(granularity=self._lane_bits)
+        read = memory.read_port(transparent_for=())
+
+        row, word = Signal(range(max(self._rows, 2))), Signal(range(max(self._words, 2)))
+        enable, mask = Signal(), Signal(self._lanes)
+        m.d.comb += [
+            write.addr.eq(times(row, self._words) + word),
+            write.en.eq(Mux(enable, mask, 0)),
+        ]
+        for i in reversed(range(self._writers)):
+            port = getattr(self, f"write{i}")
+            with m.If(port.en):
+                m.d.comb += [
+                    enable.eq(1),
+                    row.eq(port.row),
+                    word.eq(port.word),
+                    mask.eq(port.mask),
+                    write.data.eq(port.data),
+                ]
+        if self._stats:
+            self._elaborate_stats(m, enable, row, mask, write.data)
+
+        read_row, read_word = Signal.like(row), Signal.like(word)
+        m.d.comb += read.addr.eq(times(read_row, self._words) + read_word)
+        fetched = Signal()
+        output = Signal(width, reset_less=True)
+        m.d.sync += fetched.eq(read.en)
+        m.d.comb += read.en.eq(0)
+        with m.If(fetched):
+            m.d.sync += output.eq(read.data)
+        for i in reversed(range(self._readers)):
+            port = getattr(self, f"read{i}")
+            m.d.comb += port.data.eq(output)
+            with m.If(port.en):
+                m.d.comb += [read.en.eq(1), read_row.eq(port.row), read_word.eq(port.word)]
+        return m
+
+    def _elaborate_stats(
+        self, m: Module, enable: Signal, row: Signal, mask: Signal, word: Value
+    ) -> None:
+def stats_latency(self) -> int:
         """Cycles from a write to the first one whose `max` holds it."""
         return stats_latency(self._lanes)
 

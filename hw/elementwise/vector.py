@@ -108,7 +108,7 @@ class VectorUnit(Component):
             "moved": Out(1),
         }
         for name in "xf":
-            ports |= {f"{name}_max_row": Out(row_bits), f"{name}_max": In(31)}
+            ports |= {f"{name}_max_row": Out(row_bits), f"{name}_max": In(8)}
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:

@@ -29,7 +29,7 @@ class Add(wiring.Component):
     Feed-forward: a result every cycle, LATENCY cycles after its operands. No reset.
     """
 
-    LATENCY = 8
+    LATENCY = 9
 
     def __init__(self) -> None:
         super().__init__({"a": In(32), "b": In(32), "subtract": In(1), "o": Out(32)})
@@ -50,28 +50,39 @@ class Add(wiring.Component):
         difference = register(m, sign_of(a) ^ sign_of(b))
         distance = Signal(8)
         m.d.comb += distance.eq(Mux(swap, -rise, rise))
-        shift = register(m, Mux(distance[5:].any(), 31, distance[:5]))
+        # A distance beyond the significand leaves it to the sticky bit, as 24 and more do.
+        far = distance[5:].any()
+        coarse = register(m, Mux(far, 3, distance[3:5]))
+        fine = register(m, Mux(far, 7, distance[:3]))
 
-        # 3: align; three bits below the last place are enough for an exact rounding when the
-        # lowest one collects all that was shifted out
-        lost = Cat(small[i] & (shift > i + 3) for i in range(MANTISSA)).any()
-        aligned = register(m, (Cat(C(0, 3), small) >> shift) | lost)
-        large = register(m, large)
+        # 3, 4: align, by bytes, then by bits; three bits below the last place are enough for an
+        # exact rounding when the lowest one collects all that was shifted out
+        padded = Cat(C(0, 3), small)
+        by_bytes = Signal(len(padded), reset_less=True)
+        lost = Signal(reset_less=True)
+        with m.Switch(coarse):
+            for g in range(4):
+                with m.Case(g):
+                    m.d.sync += [by_bytes.eq(padded >> (8 * g)), lost.eq(padded[: 8 * g].any())]
+        fine = register(m, fine)
+        lost = lost | Cat(by_bytes[i] & (fine > i) for i in range(7)).any()
+        aligned = register(m, (by_bytes >> fine) | lost)
+        large = delay(m, large, 2, reset_less=True)
 
-        # 4: sum, never negative
+        # 5: sum, never negative
         wide = Cat(C(0, 3), large)
-        difference = register(m, difference)
+        difference = delay(m, difference, 2, reset_less=True)
         total = Signal(MANTISSA + 4, reset_less=True)
         # One adder: the bit below the lowest carries the 1 that completes the complement.
         other = Cat(aligned, C(0, 1)) ^ difference.replicate(len(total))
         m.d.sync += total.eq((Cat(difference, wide) + Cat(difference, other)) >> 1)
 
-        # 5, 6: normalise
+        # 6, 7: normalise
         shifted, zeros = normalise(m, total)
-        exponent = delay(m, exponent, 2 + NORMALISE_LATENCY, reset_less=True)
-        sign = delay(m, sign, 2 + NORMALISE_LATENCY, reset_less=True)
+        exponent = delay(m, exponent, 3 + NORMALISE_LATENCY, reset_less=True)
+        sign = delay(m, sign, 3 + NORMALISE_LATENCY, reset_less=True)
 
-        # 7, 8: round. The top bit of the sum has twice the weight of the larger operand's.
+        # 8, 9: round. The top bit of the sum has twice the weight of the larger operand's.
         top = len(shifted)
         power: Value = (exponent + 1 - zeros)[:10].as_signed()
         packed = round_pack(

@@ -56,6 +56,8 @@ class FromInt(wiring.Component):
             guard=shifted[top - 25],
             sticky=shifted[: top - 25].any(),
             zero=~shifted[top - 1],
+            low=False,
+            high=False,
         )
         m.d.comb += self.o.eq(packed)
         return m

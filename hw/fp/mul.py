@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.hdl import C, Cat, Module, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import numeric
 from .delay import delay, register
-from .parts import BIAS, exponent_of, mantissa_of, round_pack, sign_of
+from .parts import BIAS, exponent_of, round_product, sign_of
 
 reference = numeric.mul
 
@@ -31,10 +31,12 @@ class Mul(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        a, b = register(m, mantissa_of(self.a)), register(m, mantissa_of(self.b))
+        # The hidden bit is set for a zero too, whose product is not used.
+        a, b = (register(m, Cat(x[:23], C(1, 1))) for x in (self.a, self.b))
         exponent = Signal(Shape(10, signed=True), reset_less=True)
         m.d.sync += exponent.eq(exponent_of(self.a) + exponent_of(self.b) - BIAS)
         sign = register(m, sign_of(self.a) ^ sign_of(self.b))
+        zero = register(m, ~exponent_of(self.a).any() | ~exponent_of(self.b).any())
 
         product = delay(m, a * b, 2, reset_less=True)  # the DSP's own two registers
         if self.k_bits:
@@ -43,17 +45,7 @@ class Mul(wiring.Component):
             exponent = register(m, exponent)
         exponent = register(m, exponent)
         sign = delay(m, sign, 2, reset_less=True)
-
-        # The product of two significands is in [2**46, 2**48).
-        high = product[47]
-        packed = round_pack(
-            m,
-            sign=sign,
-            exponent=(exponent + high)[: len(exponent) + 1].as_signed(),
-            fraction=Mux(high, product[24:47], product[23:46]),
-            guard=Mux(high, product[23], product[22]),
-            sticky=product[:22].any() | (high & product[22]),
-            zero=~(product[46] | high),
-        )
+        zero = delay(m, zero, 2, reset_less=True)
+        packed = round_product(m, product, exponent, sign, zero)
         m.d.comb += self.o.eq(packed)
         return m

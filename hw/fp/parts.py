@@ -25,9 +25,9 @@ def exponent_of(x: Value) -> Value:
 
 
 def mantissa_of(x: Value) -> Value:
-    """The 24-bit significand, 0 for zero. The contract has no subnormals."""
-    nonzero = x[23:31].any()
-    return Cat(x[:23] & nonzero.replicate(23), nonzero)
+    """The 24-bit significand, 0 for zero. The contract has no subnormals and one zero, all bits
+    of which are 0."""
+    return Cat(x[:23], x[23:31].any())
 
 
 def magnitude_of(x: Value) -> Value:
@@ -90,11 +90,14 @@ def round_pack(
     guard: Value,
     sticky: Value,
     zero: Value,
+    low: bool = True,
+    high: bool = True,
 ) -> Value:
     """Round to nearest even and pack as the numeric contract says. 2 cycles.
 
     `exponent` is signed and biased; it belongs to 1.`fraction` (23 bits), which `guard` (half an
-    ulp) and `sticky` (anything below) follow. `zero` makes the result +0.
+    ulp) and `sticky` (anything below) follow. `zero` makes the result +0. Without `low` (`high`)
+    the rounded result is known not to flush (saturate).
     """
     exponent = Value.cast(exponent)
     # A carry out of the fraction raises the exponent and leaves the fraction zero.
@@ -103,15 +106,37 @@ def round_pack(
     rounded = Signal(Shape(len(joined) + 1, signed=True), reset_less=True, name="rounded")
     m.d.sync += rounded.eq(joined + up)
     sign, zero = register(m, sign), register(m, zero)
-    power = rounded[23:].as_signed()
-    # 2**-126 itself is flushed too.
-    flushed = zero | (power <= 0) | ((power == 1) & ~rounded[:23].any())
-    packed = Signal(32, reset_less=True, name="packed")
-    m.d.sync += packed.eq(
-        Mux(
-            flushed,
-            0,
-            Cat(Mux(power >= 255, C(LARGEST, 31), rounded[:31]), sign),
-        )
+    power, negative = rounded[23:-1], rounded[-1]
+    # By bits rather than comparisons, which would be carry chains. 2**-126 itself is flushed too.
+    if low:
+        zero |= negative | (~power[1:].any() & (~power[0] | ~rounded[:23].any()))
+    number: Value = rounded[:31]
+    if high:
+        number = Mux(~negative & (power[8:].any() | power[:8].all()), C(LARGEST, 31), number)
+    return register(m, Mux(zero, 0, Cat(number, sign)))
+
+
+def round_product(
+    m: Module,
+    product: Value,
+    exponent: Value,
+    sign: Value,
+    zero: Value,
+    high: bool = True,
+) -> Value:
+    """Round and pack the product of two 24-bit significands, in [2**46, 2**48). 2 cycles.
+
+    `exponent` is signed and biased and belongs to products below 2**47; `zero` and `high` as in
+    `round_pack`.
+    """
+    upper = product[47]
+    return round_pack(
+        m,
+        sign=sign,
+        exponent=(exponent + upper)[: len(exponent) + 1].as_signed(),
+        fraction=Mux(upper, product[24:47], product[23:46]),
+        guard=Mux(upper, product[23], product[22]),
+        sticky=product[:22].any() | (upper & product[22]),
+        zero=zero,
+        high=high,
     )
-    return packed

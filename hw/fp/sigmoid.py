@@ -7,11 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import numeric
-from .convert import FromInt, ToInt
+from .convert import ToInt
 from .delay import delay, register
 from .mul import Mul
-from .parts import magnitude_of, sign_of
-from .scale2 import Scale2
+from .parts import BIAS, ROUND_LATENCY, magnitude_of, round_product, sign_of
 from .table import Exp2Fraction, Reciprocal
 
 reference = numeric.sigmoid
@@ -38,8 +37,7 @@ class Sigmoid(wiring.Component):
         + 2  # align e
         + Reciprocal.LATENCY
         + _PRODUCT_LATENCY
-        + FromInt.LATENCY
-        + Scale2.LATENCY
+        + ROUND_LATENCY
     )
 
     def __init__(self) -> None:
@@ -51,8 +49,6 @@ class Sigmoid(wiring.Component):
         m.submodules.fixed = fixed = ToInt(32, _FRACTION, 0, 2**31 - 1)
         m.submodules.exp2 = exp2 = Exp2Fraction()
         m.submodules.reciprocal = reciprocal = Reciprocal()
-        m.submodules.from_int = from_int = FromInt(24 + 25, signed=False)
-        m.submodules.scale = scale = Scale2()
 
         m.d.comb += [log2e.a.eq(magnitude_of(self.i)), log2e.b.eq(_LOG2E), fixed.i.eq(log2e.o)]
         negative = delay(m, sign_of(self.i), Mul.LATENCY + ToInt.LATENCY + 1, reset_less=True)
@@ -82,7 +78,10 @@ class Sigmoid(wiring.Component):
             _PRODUCT_LATENCY - 1,
             reset_less=True,
         )
-        m.d.comb += from_int.i.eq(product)
-        power = delay(m, power, _PRODUCT_LATENCY + FromInt.LATENCY, reset_less=True)
-        m.d.comb += [scale.x.eq(from_int.o), scale.k.eq(-47 - power), self.o.eq(scale.o)]
+        # The entries of the tables lie between 2**23 and 2**24, e' below: a normalised product.
+        power = delay(m, power, _PRODUCT_LATENCY - 1, reset_less=True)
+        exponent = Signal(Shape(11, signed=True), reset_less=True)
+        m.d.sync += exponent.eq(BIAS - 1 - power)
+        packed = round_product(m, product, exponent, sign=C(0, 1), zero=C(0, 1), high=False)
+        m.d.comb += self.o.eq(packed)
         return m
