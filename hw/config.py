@@ -197,6 +197,11 @@ class AcceleratorConfig(BaseModel):
         return self.ports * self.bus_bytes
 
     @property
+    def rows_in_uram(self) -> bool:
+        """The binary32 rows lie in URAM, as the weights do: they are too deep for block RAM."""
+        return self.weight_memory == "uram"
+
+    @property
     def head_digits(self) -> int:
         """int8 digits of the LM head's activation: two where two token lanes can hold them."""
         return min(2, self.tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ def uram_count(bits: int, words: int) -> int:
 
 
 def demands(config: AcceleratorConfig) -> Iterator[Demand]:
-    """The memories whose primitive is certain. There are more: this is the least."""
+    """The memories whose primitive is certain, rows by their bits. There are more: this is the
+    least."""
     c = config
     ring = weight_memory_plan(c)
     resource, each = {
@@ -53,6 +55,9 @@ def demands(config: AcceleratorConfig) -> Iterator[Demand]:
         ramb36_count(sums, 2 * c.tile_rows // c.rows),
         "lower tile_rows",
     )
+    if c.rows_in_uram:
+        bits = 32 * c.chunk * (c.max_hidden + c.longest_row)
+        yield Demand("uram", "binary32 rows", -(-bits // math.prod(_URAM_SHAPE)), "lower chunk")
 
 
 def check_fits(config: AcceleratorConfig, part: Part) -> None:
@@ -66,6 +71,6 @@ def check_fits(config: AcceleratorConfig, part: Part) -> None:
             most = max(of_it, key=lambda demand: demand.count)
             taken = ", ".join(f"{demand.count} for {demand.what}" for demand in of_it)
             raise UserError(
-                f"{config.name} can't fit {part.name}: it needs {total} {resource} ({taken}),"
-                f" {total - limit} over the part's {limit}: {most.remedy}"
+                f"{config.name} can't fit {part.name}: it needs at least {total} {resource}"
+                f" ({taken}), {total - limit} over the part's {limit}: {most.remedy}"
             )

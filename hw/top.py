@@ -65,10 +65,13 @@ class Terntable(Component):
         # Row memories: residual, other rows, int8 codes, gains, RoPE.
         hidden, row = row_words(c, c.max_hidden), row_words(c, c.longest_row)
         tiles = c.k_tiles(c.longest_row)
+        style = "ultra" if c.rows_in_uram else None
         m.submodules.x = x = RowMemory(
-            c.chunk, hidden, c.lanes, 32, readers=2, writers=2, stats=True
+            c.chunk, hidden, c.lanes, 32, readers=2, writers=2, stats=True, ram_style=style
         )
-        m.submodules.f = f = RowMemory(c.chunk, row, c.lanes, 32, writers=2, stats=True)
+        m.submodules.f = f = RowMemory(
+            c.chunk, row, c.lanes, 32, writers=2, stats=True, ram_style=style
+        )
         m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs)
         m.submodules.gain = gain = RowMemory(1, row, c.lanes, 32)
         m.submodules.rope = rope = RowMemory(c.chunk, row_words(c, c.max_head_dim), c.lanes, 32)

@@ -134,83 +134,32 @@ class RowMemory(Component):
     def _elaborate_stats(
         self, m: Module, enable: Signal, row: Signal, mask: Signal, word: Value
     ) -> None:
-def stats_latency(self) -> int:
-        """Cycles from a write to the first one whose `max` holds it."""
-        return stats_latency(self._lanes)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        width = self._lanes * self._lane_bits
-        attrs = {"ram_style": self._ram_style} if self._ram_style else {}
-        m.submodules.memory = memory = Memory(
-            shape=unsigned(width), depth=self._rows * self._words, init=[], attrs=attrs
-        )
-        write = memory.write_port(granularity=self._lane_bits)
-        read = memory.read_port(transparent_for=())
-
-        row, word = Signal(range(max(self._rows, 2))), Signal(range(max(self._words, 2)))
-        enable, mask = Signal(), Signal(self._lanes)
-        m.d.comb += [
-            write.addr.eq(times(row, self._words) + word),
-            write.en.eq(Mux(enable, mask, 0)),
-        ]
-        for i in reversed(range(self._writers)):
-            port = getattr(self, f"write{i}")
-            with m.If(port.en):
-                m.d.comb += [
-                    enable.eq(1),
-                    row.eq(port.row),
-                    word.eq(port.word),
-                    mask.eq(port.mask),
-                    write.data.eq(port.data),
-                ]
-        if self._stats:
-            self._elaborate_stats(m, enable, row, mask, write.data)
-
-        read_row, read_word = Signal.like(row), Signal.like(word)
-        m.d.comb += read.addr.eq(times(read_row, self._words) + read_word)
-        fetched = Signal()
-        output = Signal(width, reset_less=True)
-        m.d.sync += fetched.eq(read.en)
-        m.d.comb += read.en.eq(0)
-        with m.If(fetched):
-            m.d.sync += output.eq(read.data)
-        for i in reversed(range(self._readers)):
-            port = getattr(self, f"read{i}")
-            m.d.comb += port.data.eq(output)
-            with m.If(port.en):
-                m.d.comb += [read.en.eq(1), read_row.eq(port.row), read_word.eq(port.word)]
-        return m
-
-    def _elaborate_stats(
-        self, m: Module, enable: Signal, row: Signal, mask: Signal, word: Value
-    ) -> None:
         """A tree of maxima over the lanes, then read-modify-write of the row's maximum."""
-        magnitudes = []
+        exponents = []
         for i in range(self._lanes):
-            magnitude = Signal(31, name=f"magnitude{i}")
-            m.d.sync += magnitude.eq(Mux(mask[i], word[32 * i : 32 * i + 31], 0))
-            magnitudes.append(magnitude)
+            exponent = Signal(8, name=f"exponent{i}")
+            m.d.sync += exponent.eq(Mux(mask[i], word[32 * i + 23 : 32 * i + 31], 0))
+            exponents.append(exponent)
         level = 0
         control = [Cat(self.clear, enable, row)]
         while True:
             stage = Signal(2 + len(row), name=f"control{level}")
             m.d.sync += stage.eq(control[-1])
             control.append(stage)
-            if len(magnitudes) == 1:
+            if len(exponents) == 1:
                 break
             merged = []
-            for i in range(0, len(magnitudes), 2):
-                larger = Signal(31, name=f"larger{level}_{i // 2}")
-                a, b = magnitudes[i : i + 2]
+            for i in range(0, len(exponents), 2):
+                larger = Signal(8, name=f"larger{level}_{i // 2}")
+                a, b = exponents[i : i + 2]
                 m.d.sync += larger.eq(Mux(a > b, a, b))
                 merged.append(larger)
-            magnitudes = merged
+            exponents = merged
             level += 1
         clear, store, at = control[-1][0], control[-1][1], control[-1][2:]
 
         m.submodules.maxima = maxima = Memory(
-            shape=unsigned(31),
+            shape=unsigned(8),
             depth=max(self._rows, 2),
             init=[],
             attrs={"ram_style": "distributed"},
@@ -225,7 +174,7 @@ def stats_latency(self) -> int:
             known.eq(valid.bit_select(at, 1) & ~clear),
             modify.addr.eq(at),
             modify.en.eq(store),
-            modify.data.eq(Mux(known & (before.data > magnitudes[0]), before.data, magnitudes[0])),
+            modify.data.eq(Mux(known & (before.data > exponents[0]), before.data, exponents[0])),
             outside.addr.eq(self.max_row),
             self.max.eq(Mux(valid.bit_select(self.max_row, 1), outside.data, 0)),
         ]

@@ -30,7 +30,7 @@ def test_what_cannot_fit_is_said_before_anything_is_mapped(
     assert got.out == ""
     assert len(got.err.strip().splitlines()) == 1
     # 2 x 48 indices of 5 bits: 7 URAM wide, 16 deep.
-    assert "112 uram" in got.err and "48 over the part's 64" in got.err
+    assert "113 uram (112 for" in got.err and "49 over the part's 64" in got.err
 
 
 @pytest.mark.slow

@@ -27,7 +27,9 @@ def test_named_configurations_fit() -> None:
     ("values", "words"),
     [
         # 18 URAM side by side, four deep.
-        ({"weight_depth": 16384}, ("72", "uram", "weight ring", "weight_depth")),
+        ({"weight_depth": 16384}, ("72 for the weight ring", "uram", "weight_depth")),
+        # 16 URAM for a row of X and one of F of every token: 256 x (40 + 108) kbit.
+        ({"chunk": 64}, ("uram", "binary32 rows", "lower chunk")),
         ({"weight_memory": "bram"}, ("bram36", "weight ring", "weight_depth")),
         ({"weight_memory": "lutram", "weight_depth": 4096}, ("lutram", "weight_depth")),
         ({"tile_rows": 8192, "tokens": 16}, ("bram36", "accumulators", "tile_rows")),
@@ -43,7 +45,7 @@ def test_the_resource_and_the_excess_are_named(
     assert "\n" not in said
     for word in ("kv260", "xck26", *words):
         assert word in said
-    resource = re.search(r"needs (\d+) (\w+).* (\d+) over the part's (\d+)", said)
+    resource = re.search(r"at least (\d+) (\w+).* (\d+) over the part's (\d+)", said)
     assert resource is not None
     needed, name, over, limit = resource.groups()
     assert int(limit) == getattr(PART, name)
