@@ -43,6 +43,7 @@ def do(run: Run) -> bool:
     """Run, write the file when RTL and emulator agree; whether they do."""
     note(f"{run.name}: {run.command}")
     work = run.workload
+    gateware = current_gateware(work.config)  # of now: an hour later the sources may be others
     began = time.perf_counter()
     measured = simulate(work)
     result = bench_object(work, measured, "simulated", time.perf_counter() - began)
@@ -56,7 +57,7 @@ def do(run: Run) -> bool:
         return False
     FOLDER.mkdir(exist_ok=True)
     with whole_file(FOLDER / f"{run.name}.json") as file:
-        file.write_text(record(run, result, current_gateware(work.config)).text(), "utf-8")
+        file.write_text(record(run, result, gateware).text(), "utf-8")
     return True
 
 
