@@ -84,11 +84,13 @@ def compile_accelerator(
     trace: bool = False,
     power_up: bool = False,
     quick: bool = False,
+    thorough: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """The compiled model's folder. With `power_up` its registers and memories begin with contents
     that are chosen when it starts. With `quick` it is compiled in half the time and runs slower,
-    for runs of under a hundred thousand cycles. Raises as `build.compile_model`."""
+    for runs of under a hundred thousand cycles; with `thorough` the other way round, for millions.
+    Raises as `build.compile_model`."""
     files = {
         name: resources.files("terntable.sim").joinpath(name).read_text(encoding="utf-8")
         for name in ("tb.sv", *_CPP)
@@ -109,6 +111,7 @@ def compile_accelerator(
         public_ports=False,
         trace=trace,
         quick=quick and not trace,
+        thorough=thorough,
         options=VERILATOR_OPTIONS if power_up else (),
     )
     return build.compile_model(sources, progress)

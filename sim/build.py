@@ -54,7 +54,8 @@ class Sources:
     those not ending in .cpp). `vlt` is a Verilator configuration file.
     With `public_ports` every port and signal of `top` is visible to cocotb; without it only what
     the sources mark public. `options` are given to Verilator after all others. With `quick` the
-    program is compiled in half the time and runs several times slower; it writes no waves.
+    program is compiled in half the time and runs several times slower; it writes no waves. With
+    `thorough` it is compiled in a third more and runs a third faster.
     """
 
     top: str
@@ -65,10 +66,11 @@ class Sources:
     public_ports: bool = True
     trace: bool = False
     quick: bool = False
+    thorough: bool = False
     options: tuple[str, ...] = ()
 
     def key(self, tools: Toolchain) -> str:
-        fields = {k: v for k, v in self.__dict__.items() if k != "options" or v}
+        fields = {k: v for k, v in self.__dict__.items() if v or k not in ("options", "thorough")}
         text = json.dumps([_RECIPE, tools.version, fields], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -153,7 +155,8 @@ def _build(s: Sources, tools: Toolchain, runtime: Path, folder: Path, say: Progr
     else:
         command = [
             tools.make, "-j2", "-C", "obj", "-f", "Vtop.mk", "VM_GLOBAL_FAST=", "VM_GLOBAL_SLOW=",
-            f"USER_LDLIBS={library}", f"USER_LDFLAGS=-L{runtime}", "OPT_FAST=-O1",
+            f"USER_LDLIBS={library}", f"USER_LDFLAGS=-L{runtime}",
+            f"OPT_FAST={'-O2' if s.thorough else '-O1'}",
         ]  # fmt: skip
     _step(command, tools, log, folder, "the C++ compiler")
 

@@ -31,6 +31,8 @@ from .run import say
 
 CONTEXTS, PROMPTS = (128,), (64,)
 """What is measured when nothing is asked for."""
+LONG_CYCLES = 3_000_000
+"""From here on a simulator that is compiled more thoroughly pays."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def simulate(work: Workload) -> list[Measured]:
     """Build, pack and run, with a progress bar on a terminal."""
     measured = []
     with ExitStack() as stack:
-        rtl = stack.enter_context(SimDevice(work.config, status=say))
+        cycles = sum(predict_point(work, work.spec, point).cycles for point in work.points)
+        rtl = stack.enter_context(SimDevice(work.config, status=say, thorough=cycles > LONG_CYCLES))
         bar = stack.enter_context(progress("packing random weights"))
         image = make_image(work, lambda done, total: _show(bar, done, total))
 

@@ -61,7 +61,7 @@ class SimDevice(Device):
     `verilog` replaces the generated design (a text, or an object with `verilog` and `vlt`).
     `power_up` is a seed, from 1: registers and memories begin with random contents instead of the
     initial values that an FPGA loads, to find what is read before it is written. `quick` shortens
-    the compilation for the price of a slower simulation.
+    the compilation for the price of a slower simulation, `thorough` is the opposite.
 
     A call ends with DeviceError when it takes over `budget` cycles, or when bus and units do not
     get on for `stuck` cycles: that is the accelerator's watchdog, and the simulator has another
@@ -82,6 +82,7 @@ class SimDevice(Device):
         verilog: Any = None,
         power_up: int | None = None,
         quick: bool = False,
+        thorough: bool = False,
         budget: int = 10**12,
         stuck: int | None = None,
         status: Callable[[str], None] | None = None,
@@ -117,6 +118,7 @@ class SimDevice(Device):
                 trace=waves is not None,
                 power_up=power_up is not None,
                 quick=quick,
+                thorough=thorough,
                 progress=status,
             )
         except BuildError as e:
