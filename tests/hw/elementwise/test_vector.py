@@ -601,6 +601,27 @@ def test_extremes() -> None:
     run({"config": "test"}, extreme_norm_cases(c), [extreme_kv_case(c, kv) for kv in KvFormat])
 
 
+def test_kv260_keeps_up() -> None:
+    """A chunk of 16 tokens of BitNet 0.73B: no cycle is lost between 48 heads of 12 words."""
+    c = load_config("kv260")
+    cases = [
+        {
+            "format": kv.name,
+            "heads_per_kv": 1,
+            "kv_heads": 16,
+            "head_dim": 96,
+            "tokens": 16,
+            "position": 1000,
+        }
+        for kv in (KvFormat.INT16, KvFormat.INT8)
+    ]
+    run({"config": "kv260"}, [], cases, "check_kv_quant")
+    for kv in KvFormat:
+        record = c.record_bytes(96, kv.bits)
+        most = kv_quant_cycles(c, 1, 16, 12, 16, record)
+        assert most <= 48 * 12 * 16 + 200
+
+
 def test_tiny() -> None:
     spec = {"config": "tiny"}
     c = variant(spec)
