@@ -19,7 +19,7 @@ from terntable.hw import isa
 from terntable.hw.attention.reference import reference as unit_reference
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig, load_config
 from terntable.hw.errors import UserError
-from terntable.hw.isa import Op, Unit
+from terntable.hw.isa import KvFormat, Op, Unit
 
 TEST = load_config("test")
 ONE_LANE = AcceleratorConfig.model_validate(TEST.model_dump() | {"tokens": 1, "bus_bits": 64})
@@ -49,16 +49,20 @@ SHAPES = {
 Make = Callable[..., ModelSpec]
 
 
-CASES = [(shape, TEST, 36) for shape in SHAPES]
-CASES += [("plain", ONE_LANE, 36), ("odd", ODD, 36), ("shared", ODD, 70)]
+CASES = [(shape, TEST, 36, KvFormat.INT16) for shape in SHAPES]
+CASES += [
+    ("plain", ONE_LANE, 36, KvFormat.INT8),
+    ("odd", ODD, 36, KvFormat.INT4),
+    ("shared", ODD, 70, KvFormat.INT8),
+]
 
 
-@pytest.mark.parametrize(("shape", "config", "length"), CASES)
+@pytest.mark.parametrize(("shape", "config", "length", "kv"), CASES)
 def test_chunking_changes_no_bit(
-    shape: str, config: AcceleratorConfig, length: int, make_spec: Make, make_runner
+    shape: str, config: AcceleratorConfig, length: int, kv: KvFormat, make_spec: Make, make_runner
 ) -> None:
     spec = make_spec(**SHAPES[shape])
-    image = compile_model(random_model(spec, 5), config)
+    image = compile_model(random_model(spec, 5), config, kv=kv)
     tokens = np.random.default_rng(6).integers(0, spec.vocab, length).tolist()
     whole = make_runner(image)
     expected = whole.call(tokens, 0)

@@ -11,6 +11,7 @@ from terntable.host.footprint import region_bytes
 from terntable.host.model import random_model
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
+from terntable.hw.isa import KvFormat
 
 
 @pytest.mark.parametrize("name", ["test", "tiny", "derived"])
@@ -29,10 +30,12 @@ def test_regions_are_those_of_the_compiled_image(
     spec = make_spec(**changes)
     config = derive_config(spec) if name == "derived" else load_config(name)
     model = random_model(spec, 1, shards)
-    image = compile_model(model, config)
-    got = region_bytes(spec, survey(model).outlines, model.final_gain, config, image.context)
-    assert got == {r.name: r.size for r in image.regions.values()}
-    assert sum(got.values()) == image.size
+    for kv in KvFormat:
+        image = compile_model(model, config, kv=kv)
+        outlines = survey(model).outlines
+        got = region_bytes(spec, outlines, model.final_gain, config, image.context, kv)
+        assert got == {r.name: r.size for r in image.regions.values()}
+        assert sum(got.values()) == image.size
 
 
 def test_a_model_that_does_not_fit_is_refused(make_spec) -> None:
