@@ -11,6 +11,7 @@ from terntable.host.cycles.bus import Bus, Flow
 from terntable.host.cycles.timeline import Timeline
 from terntable.hw.attention.cycles import attention_cycles
 from terntable.hw.config import KV_BLOCK, AcceleratorConfig
+from terntable.hw.elementwise.cycles import kv_quant_cycles, row_cycles
 from terntable.hw.isa import UNIT_OF, Command, Dest, KvFormat, Mode, Op, Unit
 from terntable.sim.dram import DramModel
 
@@ -139,7 +140,7 @@ class CycleMachine:
 
     def _norm_quant(self, command: Command, now: Chunk) -> Iterator[float]:
         head, made = bool(command["head"]), self._followed(Unit.LINEAR, command)
-        cost = units.norm_quant(self._config, command["ew"], bool(command["norm"]), head)
+        cost = row_cycles(self._config, command["ew"], bool(command["norm"]), head)
         done = self._time.now
         for row in range(1 if head else now.tokens):
             yield from made.wait(row + 1)
@@ -168,7 +169,7 @@ class CycleMachine:
 
     def _kv_quant(self, command: Command, now: Chunk) -> Iterator[float]:
         heads, time = command["kv_heads"], self._time
-        cycles = units.kv_quant(
+        cycles = kv_quant_cycles(
             self._config,
             command["heads_per_kv"],
             heads,

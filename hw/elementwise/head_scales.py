@@ -22,11 +22,6 @@ def reference(absmax: F32, kv: KvFormat, score_scale: F32) -> tuple[F32, F32]:
     return numeric.div(np.float32(kv.code_max), a), factor
 
 
-def dividers(lanes: int) -> int:
-    """Dividers that keep up with heads of 64 elements, 4 at most."""
-    return min(4, max(1, lanes // 2))
-
-
 class HeadScales(Component):
     """From the absmax of a head: the scale of its codes and the factor back.
 

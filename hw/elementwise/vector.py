@@ -6,7 +6,6 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from amaranth.utils import exact_log2
 
 from ..config import AcceleratorConfig
 from ..interfaces import (
@@ -20,39 +19,14 @@ from ..interfaces import (
     row_words,
 )
 from ..isa import Op, Source
-from .head_scales import HeadScales, dividers
+from .cycles import dividers
+from .head_scales import HeadScales
 from .kv_quant import KvQuant
 from .lanes import Lanes
 from .norm_quant import NormQuant, a8_signature
 from .passes import SEGMENTS, Passes
 from .rows import stats_latency
 from .scalar import Scalar, measured_layout
-
-
-def norm_quant_cycles(
-    config: AcceleratorConfig, ew: int, tokens: int, norm: bool, head: bool
-) -> int:
-    """Cycles that a NORM_QUANT keeps the unit busy."""
-    scaled, free = Scalar.latency(norm)
-    passes = 1 + (config.head_digits if head else 1)
-    fixed = 2 * exact_log2(config.lanes)  # statistics and lanes have a tree each
-    first = fixed + max(17 + free + ew, 30 + scaled + passes * ew)
-    return first + (0 if head else (tokens - 1) * max(ew, free))
-
-
-def kv_quant_cycles(
-    config: AcceleratorConfig,
-    heads_per_kv: int,
-    kv_heads: int,
-    head_ew: int,
-    tokens: int,
-    record_bytes: int,
-) -> int:
-    """Most cycles that a KV_QUANT keeps the unit busy, when the KV channel never stalls."""
-    beats = record_bytes // config.bus_bytes
-    head = max(head_ew, -(-(HeadScales.LATENCY + 1) // dividers(config.lanes)))
-    token = max((heads_per_kv + 2) * head, beats + 4)
-    return kv_heads * tokens * token + 2 * head_ew + 2 * beats + HeadScales.LATENCY + 50
 
 
 class VectorUnit(Component):
@@ -63,7 +37,7 @@ class VectorUnit(Component):
     A row (head) is read once, `lanes` elements a cycle: z = x * gain is measured and kept in a
     ring. Once the row's scale is known z is quantised, while the next rows are measured.
 
-    Latency and throughput: `norm_quant_cycles` and `kv_quant_cycles`. A row takes ew cycles, or
+    Latency and throughput: `cycles.norm_quant_cycles` and `cycles.kv_quant_cycles`. A row takes ew cycles, or
     the time of the scalar unit if that is more; a head takes head_ew cycles, or a division's share.
     Back-pressure: the KV write channel; all else is taken at once. Reset drops the command in hand.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import time
 import pytest
 
 from terntable.host.compiler import compile_model
-from terntable.host.cycles import predict, units
+from terntable.host.cycles import predict
 from terntable.host.cycles.outline import outline_program
 from terntable.host.model import load_model, random_model
 from terntable.host.named_shapes import named_shape
@@ -22,22 +21,6 @@ from terntable.sim.dram import DramModel
 
 KV260, TINY = load_config("kv260"), load_config("tiny")
 BITNET, LARGE = named_shape("bitnet-0.73b"), named_shape("bitnet-2b-4t")
-
-
-@pytest.mark.parametrize("config", [KV260, TINY, load_config("test")], ids=lambda c: c.name)
-def test_vector_formulas_are_those_of_the_unit(config: object) -> None:
-    vector = pytest.importorskip("terntable.hw.elementwise.vector")
-    for ew, tokens, norm, head in itertools.product(
-        (1, 12, 200, 600), (1, 2, 16), (True, False), (True, False)
-    ):
-        cost = units.norm_quant(config, ew, norm, head)
-        cycles = cost.first + (0 if head else (tokens - 1) * cost.period)
-        assert cycles == vector.norm_quant_cycles(config, ew, tokens, norm, head)
-    for heads_per_kv, kv_heads, head_ew, tokens, record in itertools.product(
-        (1, 4), (1, 5), (4, 12), (1, 16), (112, 400)
-    ):
-        given = heads_per_kv, kv_heads, head_ew, tokens, record
-        assert units.kv_quant(config, *given) == vector.kv_quant_cycles(config, *given)
 
 
 def test_the_outlined_program_is_the_compiled_one() -> None:

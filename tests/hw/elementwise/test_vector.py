@@ -14,9 +14,12 @@ from cocotb.triggers import FallingEdge, ReadOnly, Timer
 
 from terntable.hw import isa, numeric
 from terntable.hw.config import AcceleratorConfig, load_config
-from terntable.hw.elementwise import kv_quant, norm_quant, record_descriptors
+from terntable.hw.elementwise import cycles, kv_quant, norm_quant, record_descriptors
+from terntable.hw.elementwise.cycles import kv_quant_cycles, norm_quant_cycles
+from terntable.hw.elementwise.head_scales import HeadScales
 from terntable.hw.elementwise.rows import RowMemory
-from terntable.hw.elementwise.vector import VectorUnit, kv_quant_cycles, norm_quant_cycles
+from terntable.hw.elementwise.scalar import Scalar
+from terntable.hw.elementwise.vector import VectorUnit
 from terntable.hw.interfaces import (
     FactorSignature,
     QueryScaleSignature,
@@ -626,3 +629,9 @@ def test_tiny() -> None:
     spec = {"config": "tiny"}
     c = variant(spec)
     run(spec, norm_cases(c, 3, 8, 200), kv_cases(c, 4, 3))
+
+
+def test_latencies_of_the_cycle_model_are_those_of_the_units() -> None:
+    # Written as numbers, since the model does without Amaranth.
+    assert {norm: Scalar.latency(norm) for norm in (False, True)} == cycles.SCALAR_LATENCY
+    assert HeadScales.LATENCY == cycles.HEAD_SCALES_LATENCY
