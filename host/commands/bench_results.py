@@ -21,13 +21,14 @@ def show_results(as_json: bool) -> None:
         objects = [asdict(record) | {"stale": stale[run]} for run, record in found.items()]
         print(json.dumps({"results": objects}))
         return
-    table = Table("simulated RTL, all layers")
+    table = Table()
+    table.add_column("simulated RTL, all layers", no_wrap=True)
     for title in ("cycles", "", "date", "gateware"):
         table.add_column(title, justify="right")
     for run in RUNS:
         if run in found:
             figures = speed(found[run])
-            now = "changed since" if stale[run] else "as it is"
+            now = "older" if stale[run] else "this one"
             table.add_row(run.name, *figures, found[run].date, now)
         else:
             table.add_row(run.name, "", "", "", "not run yet")

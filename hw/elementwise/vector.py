@@ -37,8 +37,9 @@ class VectorUnit(Component):
     A row (head) is read once, `lanes` elements a cycle: z = x * gain is measured and kept in a
     ring. Once the row's scale is known z is quantised, while the next rows are measured.
 
-    Latency and throughput: `cycles.norm_quant_cycles` and `cycles.kv_quant_cycles`. A row takes ew cycles, or
-    the time of the scalar unit if that is more; a head takes head_ew cycles, or a division's share.
+    Latency and throughput: `norm_quant_cycles` and `kv_quant_cycles` (cycles.py). A row takes ew
+    cycles, or the time of the scalar unit if that is more; a head takes head_ew cycles, or a
+    division's share.
     Back-pressure: the KV write channel; all else is taken at once. Reset drops the command in hand.
 
     Ports
