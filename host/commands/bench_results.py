@@ -14,7 +14,7 @@ from ..output import warn
 
 
 def show_results(as_json: bool) -> None:
-    """A line a run: its figures, its date, and a warning where the gateware has changed since."""
+    """A line a run: its figures, and a warning where the gateware has changed since."""
     found = {run: record for run in RUNS if (record := load(run)) is not None}
     stale = {run: is_stale(record, run.workload.config) for run, record in found.items()}
     if as_json:
@@ -23,15 +23,15 @@ def show_results(as_json: bool) -> None:
         return
     table = Table()
     table.add_column("simulated RTL, all layers", no_wrap=True)
-    for title in ("cycles", "", "date", "gateware"):
-        table.add_column(title, justify="right")
+    for title in ("cycles", "", "gateware"):
+        table.add_column(title, justify="right", no_wrap=True)
     for run in RUNS:
         if run in found:
             figures = speed(found[run])
             now = "older" if stale[run] else "this one"
-            table.add_row(run.name, *figures, found[run].date, now)
+            table.add_row(run.name, *figures, now)
         else:
-            table.add_row(run.name, "", "", "", "not run yet")
+            table.add_row(run.name, "", "", "not run")
     Console(file=sys.stdout, markup=False, highlight=False).print(table)
     if any(stale.values()):
         warn("results are of another gateware: make bench-full does them again")
