@@ -84,7 +84,7 @@ class LinearControl(Component):
 
         # Facts of the command, registered: they are first used cycles after `start`.
         tokens = Signal(range(c.chunk + 1))
-        words = Signal(bits + 1)  # of the current tile
+        words, last_word = Signal(bits + 1), Signal(bits)  # of the current tile
         tile_rows = Signal(ROW_BITS)
         last_k = Signal(16)
         m.d.sync += [
@@ -99,13 +99,15 @@ class LinearControl(Component):
         row, rows_left = Signal(ROW_BITS), Signal(signed(ROW_BITS + 1))
         word = Signal(bits)
         k_first, k_end, group_end, tile_end = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
+        # Registered: the loops move on when a sweep ends, and a build comes before the next.
+        m.d.sync += [
             k_first.eq(k == 0),
             k_end.eq(k == last_k),
             group_end.eq(token + c.tokens >= tokens),
             tile_end.eq(tiles_left == 1),
+            words.eq(Mux(tile_end, args["last_words"], args["tile_words"])),
+            last_word.eq(words - 1),
         ]
-        m.d.sync += words.eq(Mux(tile_end, args["last_words"], args["tile_words"]))
 
         loaded, load_request, loading_ends = self._preload(m, tokens, last_k)
 
@@ -123,7 +125,7 @@ class LinearControl(Component):
             self.build.eq(state == State.BUILD),
             self.step.eq((state == State.SWEEP) & self.available & ~blocked),
             self.weight_wait.eq((state == State.SWEEP) & ~self.available & ~blocked),
-            last_step.eq(self.step & (word + 1 == words)),
+            last_step.eq(self.step & (word == last_word)),
             take.eq(self.step & k_first & (word == 0)),
             self.free.eq(group_end),
             self.rewind.eq(last_step & k_end & ~group_end),
