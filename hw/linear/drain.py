@@ -62,14 +62,15 @@ class Drain(Component):
         steps, shift = c.rows // c.lanes, c.lanes.bit_length() - 1
         m = Module()
         job = Signal(job_layout(c))
-        active = Signal()
+        active, left = Signal(), Signal()  # left: words are to come
         m.d.comb += [
             self.job.ready.eq(~active),
             self.closed.eq(Mux(self.done & job.closes, job.lanes, 0)),
         ]
         with m.If(self.job.valid & self.job.ready):
-            m.d.sync += [active.eq(self.job.payload.words != 0), job.eq(self.job.payload)]
-            m.d.sync += self.done.eq(self.job.payload.words == 0)
+            some = self.job.payload.words != 0
+            m.d.sync += [active.eq(some), left.eq(some), job.eq(self.job.payload)]
+            m.d.sync += self.done.eq(~some)
         with m.Else():
             m.d.sync += self.done.eq(0)
 
@@ -84,7 +85,7 @@ class Drain(Component):
             last_step.eq(offset + step == c.rows),
             present.eq(offset < job.rows_left),
             free.eq(~self.o.valid | self.o.ready),
-            advance.eq(active & (job.words != 0) & self.i.valid & free),
+            advance.eq(left & self.i.valid & free),
             self.i.ready.eq(advance & last_lane & last_step),
         ]
         # Not a computed index: the simulators are quicker with one case a beat.
@@ -116,10 +117,11 @@ class Drain(Component):
                 m.d.sync += lane.eq(Mux(last_lane, 0, lane + 1))
                 with m.If(last_lane):
                     m.d.sync += [
+                        left.eq(job.words != 1),
                         job.words.eq(job.words - 1),
                         job.row.eq(job.row + c.rows),
                         job.rows_left.eq(job.rows_left - c.rows),
                     ]
-        with m.If(active & (job.words == 0) & free):
+        with m.If(active & ~left & free):
             m.d.sync += [active.eq(0), self.done.eq(1)]
         return m
