@@ -127,11 +127,11 @@ class Accumulator(Component):
         )
         push, head = fifo.write_port(), fifo.read_port(domain="comb")
         level = Signal(range(FIFO_DEPTH + 1))
-        pop = Signal()
+        pop, some = Signal(), Signal()  # some: level != 0
         m.d.comb += [
             push.en.eq(arrival),
             push.data.eq(drained),
-            self.o.valid.eq(level != 0),
+            self.o.valid.eq(some),
             self.o.payload.eq(head.data),
             pop.eq(self.o.valid & self.o.ready),
         ]
@@ -139,6 +139,7 @@ class Accumulator(Component):
             push.addr.eq(push.addr + arrival),
             head.addr.eq(head.addr + pop),
             level.eq(level + arrival - pop),
+            some.eq(arrival | Mux(pop, level != 1, some)),
             credit.eq(credit + pop - drain_read),
         ]
         return m

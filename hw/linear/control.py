@@ -97,7 +97,7 @@ class LinearControl(Component):
         k, token = Signal(16), Signal(range(c.chunk + c.tokens))
         tiles_left = Signal(16)
         row, rows_left = Signal(ROW_BITS), Signal(signed(ROW_BITS + 1))
-        word = Signal(bits)
+        word, at_first, at_last = Signal(bits), Signal(), Signal()
         k_first, k_end, group_end, tile_end = Signal(), Signal(), Signal(), Signal()
         # Registered: the loops move on when a sweep ends, and a build comes before the next.
         m.d.sync += [
@@ -116,7 +116,7 @@ class LinearControl(Component):
         take, last_step = Signal(), Signal()
         m.d.sync += used.eq(used + take - self.drained)
         blocked = Signal()
-        m.d.comb += blocked.eq(k_first & (word == 0) & (used == 2))
+        m.d.comb += blocked.eq(k_first & at_first & (used == 2))
         self._jobs(m, take, half, token, tokens, words, row, rows_left, tile_end, args)
 
         m.d.comb += [
@@ -125,17 +125,21 @@ class LinearControl(Component):
             self.build.eq(state == State.BUILD),
             self.step.eq((state == State.SWEEP) & self.available & ~blocked),
             self.weight_wait.eq((state == State.SWEEP) & ~self.available & ~blocked),
-            last_step.eq(self.step & (word == last_word)),
-            take.eq(self.step & k_first & (word == 0)),
+            last_step.eq(self.step & at_last),
+            take.eq(self.step & k_first & at_first),
             self.free.eq(group_end),
-            self.rewind.eq(last_step & k_end & ~group_end),
             self.issue.valid.eq(self.step),
             self.issue.first.eq(k_first),
             self.issue.last.eq(last_step & k_end),
             self.issue.half.eq(half),
             self.issue.word.eq(word),
         ]
-        m.d.sync += self.start.eq(0)
+        m.d.sync += [
+            self.start.eq(0),
+            self.rewind.eq(last_step & k_end & ~group_end),
+            at_first.eq((word == 0) & ~self.step),
+            at_last.eq(Mux(self.step, word + 1, word) == last_word),
+        ]
         over = Signal()  # every word has been swept
 
         with m.Switch(state):

@@ -67,22 +67,23 @@ class Drain(Component):
             self.job.ready.eq(~active),
             self.closed.eq(Mux(self.done & job.closes, job.lanes, 0)),
         ]
+        lane, final = Signal(range(max(c.tokens, 2))), Signal(range(max(c.tokens, 2)))
         with m.If(self.job.valid & self.job.ready):
             some = self.job.payload.words != 0
             m.d.sync += [active.eq(some), left.eq(some), job.eq(self.job.payload)]
             m.d.sync += self.done.eq(~some)
+            m.d.sync += final.eq(Mux(self.job.payload.head, 0, self.job.payload.lanes - 1))
         with m.Else():
             m.d.sync += self.done.eq(0)
 
-        lane = Signal(range(max(c.tokens, 2)))
         offset = Signal(range(c.rows))  # of the beat's first row within the word
         last_lane, last_step, present = Signal(), Signal(), Signal()
         free, advance = Signal(), Signal()
         step = Mux(job.head, 1, c.lanes)
         beat = Signal(data.ArrayLayout(signed(c.acc_bits), c.lanes))
         m.d.comb += [
-            last_lane.eq(job.head | (lane + 1 >= job.lanes)),
-            last_step.eq(offset + step == c.rows),
+            last_lane.eq(lane == final),
+            last_step.eq(offset == Mux(job.head, c.rows - 1, c.rows - c.lanes)),
             present.eq(offset < job.rows_left),
             free.eq(~self.o.valid | self.o.ready),
             advance.eq(left & self.i.valid & free),
@@ -97,12 +98,11 @@ class Drain(Component):
                             beat[d].eq(self.i.payload[d * c.rows + q]) for d in range(c.head_digits)
                         ]
         with m.Else():
-            for p in range(c.tokens):
-                for s in range(steps):
-                    with m.If((lane == p) & (offset == s * c.lanes)):
+            with m.Switch(lane * steps + (offset >> shift)):
+                for n in range(c.tokens * steps):
+                    with m.Case(n):
                         m.d.comb += [
-                            beat[e].eq(self.i.payload[p * c.rows + s * c.lanes + e])
-                            for e in range(c.lanes)
+                            beat[e].eq(self.i.payload[n * c.lanes + e]) for e in range(c.lanes)
                         ]
         with m.If(free):
             m.d.sync += [

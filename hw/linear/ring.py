@@ -21,8 +21,8 @@ class WeightRing(Component):
     i: words, one a cycle, refused only when the memory is full. valid: a word lies at the read
     pointer; step (only while valid): read it and move on, `data` holds it LATENCY cycles later for
     one cycle. With `free` the step also gives the word's place back: all words before it must have
-    been given back. With `rewind` the read pointer goes back to the first word not given back,
-    after this cycle's step. Filling goes on all the while. held: there are words whose place was
+    been given back. rewind (not with `step`): the read pointer goes back to the first word not
+    given back. Filling goes on all the while. held: there are words whose place was
     not given back. Reset empties the ring.
 
     A simple dual-port memory with one registered read: URAM288, block RAM or LUTRAM.
@@ -60,6 +60,7 @@ class WeightRing(Component):
         pointer = Signal(range(depth))  # next word to read
         held = Signal(range(depth + 1))  # words not given back
         ahead = Signal(range(depth + 1))  # words from the pointer on
+        some = Signal()  # ahead != 0
 
         def following(at: Signal) -> Value:
             return Mux(at == depth - 1, 0, at + 1)
@@ -71,7 +72,7 @@ class WeightRing(Component):
             write.addr.eq(head),
             write.data.eq(self.i.payload),
             write.en.eq(arrival),
-            self.valid.eq(ahead != 0),
+            self.valid.eq(some),
             self.held.eq(held != 0),
             read.addr.eq(pointer),
             read.en.eq(self.step),
@@ -84,14 +85,15 @@ class WeightRing(Component):
         with m.If(freed):
             m.d.sync += base.eq(following(base))
         with m.If(self.rewind):
-            # Only without `free` in the same cycle is base the first word held.
-            m.d.sync += [pointer.eq(base), ahead.eq(held + arrival)]
-            with m.If(freed):
-                m.d.sync += [pointer.eq(following(base)), ahead.eq(held + arrival - 1)]
+            m.d.sync += [pointer.eq(base), ahead.eq(held + arrival), some.eq((held != 0) | arrival)]
         with m.Elif(self.step):
-            m.d.sync += [pointer.eq(following(pointer)), ahead.eq(ahead + arrival - 1)]
+            m.d.sync += [
+                pointer.eq(following(pointer)),
+                ahead.eq(ahead + arrival - 1),
+                some.eq((ahead != 1) | arrival),
+            ]
         with m.Else():
-            m.d.sync += ahead.eq(ahead + arrival)
+            m.d.sync += [ahead.eq(ahead + arrival), some.eq(some | arrival)]
 
         out = Signal(c.word_bits, reset_less=True)
         m.d.sync += out.eq(read.data)
