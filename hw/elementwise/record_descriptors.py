@@ -53,7 +53,7 @@ class RecordDescriptors(Component):
     -----
     clear : strobe, sets `heads_done` to zero.
     start, command : strobe, and the command held while `busy`.
-    req, records, done : descriptors to the write channel, their records, a strobe back for each.
+    req, count, done : descriptors to the write channel, their records, a strobe back for each.
     heads_done : heads all of whose descriptors are done.
     busy : from the cycle after `start` until all heads are.
     """
@@ -66,7 +66,7 @@ class RecordDescriptors(Component):
                 "start": In(1),
                 "command": In(command_layout()),
                 "req": Out(stream.Signature(descriptor_layout())),
-                "records": Out(range(-(-config.chunk // config.ports) + 1)),
+                "count": Out(range(-(-config.chunk // config.ports) + 1)),
                 "done": In(1),
                 "heads_done": Out(range(config.max_heads + 1)),
                 "busy": Out(1),
@@ -106,7 +106,7 @@ class RecordDescriptors(Component):
         m.d.comb += [
             self.req.payload.address.eq(place),
             self.req.payload.beats.eq(shorter_beats + Mux(group < longer, record_beats, 0)),
-            self.records.eq(shorter + (group < longer)),
+            self.count.eq(shorter + (group < longer)),
         ]
         with m.FSM():
             with m.State("IDLE"):
@@ -116,7 +116,7 @@ class RecordDescriptors(Component):
             with m.State("TURN"):
                 m.d.sync += [
                     turn.eq((position >> port_bits)[:16] * fields["record_bytes"]),
-                    shorter_beats.eq(shorter[: len(self.records)] * record_beats),
+                    shorter_beats.eq(shorter[: len(self.count)] * record_beats),
                     first_port_offset.eq(multiple if port_bits else 0),
                 ]
                 m.next = "PLACE"

@@ -127,7 +127,7 @@ class RecordWriter(Component):
         loaded = Signal()
         shown = Signal(
             data.StructLayout(
-                {"code": 1, "part": part_bits, "scales": 2, "slot": slot_bits, "last": 1}
+                {"code": 1, "part": max(part_bits, 1), "scales": 2, "slot": slot_bits, "last": 1}
             )
         )
         advance, ends = Signal(), Signal()
@@ -139,7 +139,7 @@ class RecordWriter(Component):
             drained.eq(loaded & self.kv.data.ready & shown.last),
         ]
         m.d.sync += [
-            owed.eq(owed + Mux(asked, descriptors.records, 0) - ends),
+            owed.eq(owed + Mux(asked, descriptors.count, 0) - ends),
             filled.eq(filled + stored - ends),
         ]
         with m.If(self.kv.data.ready):
@@ -155,7 +155,7 @@ class RecordWriter(Component):
                 beat.eq(Mux(ends, 0, beat + 1)),
                 drain.eq(drain + ends),
             ]
-        code = read.data.word_select(shown.part, c.bus_bits)
+        code = read.data.word_select(shown.part[:part_bits], c.bus_bits)
         m.d.comb += [
             self.kv.data.valid.eq(loaded),
             self.kv.data.payload.data.eq(

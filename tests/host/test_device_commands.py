@@ -254,7 +254,7 @@ def test_compare_needs_a_prompt(cli) -> None:
 
 def test_a_model_that_only_a_derived_configuration_takes(cli, torch, save_model, make_spec,
                                                          tmp_path: Path) -> None:  # fmt: skip
-    spec = make_spec(hidden=1024, ffn=24, heads=2, kv_heads=1, head_dim=8, layers=1)
+    spec = make_spec(hidden=3072, ffn=24, heads=2, kv_heads=1, head_dim=8, layers=1)
     model = str(save_model(random_model(spec), tmp_path / "wide"))
     options = ("--model", model, "--prompt-ids", "1,2", "--max-tokens", "2")
     assert json.loads(cli(*COMPARE, *options, "--json").out)["config"] == "tiny-derived"
