@@ -38,7 +38,7 @@ class LoadUnit(Component):
     cmd, busy : the unit's command port.
     load : reader's channel of port 0.
     x_write, rope_write, gain_write : row memories.
-    clear_x : strobe, one cycle before the residual rows of a command arrive.
+    clear_x : strobe, before the residual rows of a command arrive.
     scales : row scales, binary32, in row order.
     """
 
@@ -177,7 +177,8 @@ class LoadUnit(Component):
             (self.rope_write, isa.Dest.ROPE),
             (self.gain_write, isa.Dest.GAIN),
         ):
-            m.d.comb += [
+            # Registers: the memories' addresses are sums.
+            m.d.sync += [
                 port.en.eq(store & (dest == where)),
                 port.row.eq(row),
                 port.word.eq(word),

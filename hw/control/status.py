@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -45,8 +45,8 @@ class CallStatus(Component):
     the command in turn. `error_address` is the offset of the access that failed, that of the
     command where there is none.
 
-    Latency: two cycles from a CONTROL write to `start`; a start during a soft reset waits for its
-    end. Counters wrap at 2**32 and clear at start.
+    Latency: two cycles from a CONTROL write to `start` and from a report to `halt`; a start during a
+    soft reset waits for its end. Counters wrap at 2**32 and clear at start.
 
     Ports
     -----
@@ -108,10 +108,11 @@ class CallStatus(Component):
             self.irq.eq((done | failed) & self.irq_enable),
         ]
 
-        resetting = Signal(range(RESET_CYCLES + 1))
-        m.d.comb += self.reset_units.eq(resetting != 0)
-        with m.If((resetting > 1) | ((resetting == 1) & self.dma_idle)):
+        resetting = Signal(range(RESET_CYCLES))  # cycles that are left at least, after this one
+        with m.If(resetting != 0):
             m.d.sync += resetting.eq(resetting - 1)
+        with m.Elif(self.dma_idle):
+            m.d.sync += self.reset_units.eq(0)
 
         # A start that comes during a soft reset waits for its end.
         wanted = Signal()
@@ -132,10 +133,11 @@ class CallStatus(Component):
             m.d.sync += [done.eq(0), self.error_code.eq(0)]
         with m.If(self.sequencer_done):
             m.d.sync += [busy.eq(0), done.eq(1)]
-        self._elaborate_errors(m, busy, failed, wanted)
+        self._elaborate_errors(m, busy, failed, wanted, reset)
         with m.If(reset):
             m.d.sync += [
-                resetting.eq(RESET_CYCLES),
+                self.reset_units.eq(1),
+                resetting.eq(RESET_CYCLES - 1),
                 wanted.eq(0),
                 busy.eq(0),
                 done.eq(0),
@@ -163,26 +165,40 @@ class CallStatus(Component):
                 m.d.sync += counter.eq(counter + amount)
         return m
 
-    def _elaborate_errors(self, m: Module, busy: Signal, failed: Signal, wanted: Signal) -> None:
+    def _elaborate_errors(
+        self, m: Module, busy: Signal, failed: Signal, wanted: Signal, reset: Value
+    ) -> None:
         """The first report becomes the call's error."""
+        # Reports come from all over the chip: they go through a register, the indices with them.
+        reports = []
+        for source in (self.sequencer_error, self.dma_error, self.watchdog_error):
+            later = Signal(error_layout())
+            m.d.sync += later.eq(source)
+            with m.If(reset):
+                m.d.sync += later.valid.eq(0)
+            reports.append(later)
+        of_sequencer, of_dma, of_watchdog = reports
+        index, unit_index = Signal.like(self.index), Signal.like(self.unit_index)
+        m.d.sync += [index.eq(self.index), unit_index.eq(self.unit_index)]
+
         report = Signal(error_layout())
         command = Signal(INDEX_BITS)
         # The DMA's report stays up until the reset has reached it. The watchdog's alone counts in a
         # reset: a bus that does not answer holds up the reset and the call that waits for it.
-        with m.If(self.sequencer_error.valid & ~self.reset_units):
-            m.d.comb += report.eq(self.sequencer_error)
-        with m.If(self.dma_error.valid & ~self.reset_units):
-            m.d.comb += report.eq(self.dma_error)
-        with m.If(self.watchdog_error.valid):
-            m.d.comb += report.eq(self.watchdog_error)
+        with m.If(of_sequencer.valid & ~self.reset_units):
+            m.d.comb += report.eq(of_sequencer)
+        with m.If(of_dma.valid & ~self.reset_units):
+            m.d.comb += report.eq(of_dma)
+        with m.If(of_watchdog.valid):
+            m.d.comb += report.eq(of_watchdog)
 
-        refused = self.sequencer_error.valid & ~self.dma_error.valid & ~self.watchdog_error.valid
-        m.d.comb += command.eq(self.index)
+        refused = of_sequencer.valid & ~of_dma.valid & ~of_watchdog.valid
+        m.d.comb += command.eq(index)
         with m.If(~refused):
             with m.Switch(report.unit):
                 for unit, executing in EXECUTING.items():
                     with m.Case(unit):
-                        m.d.comb += command.eq(self.unit_index[executing])
+                        m.d.comb += command.eq(unit_index[executing])
                 with m.Case(PROGRAM):
                     m.d.comb += command.eq((report.address - self.program) >> COMMAND_SHIFT)
         failed_command = Signal(INDEX_BITS)

@@ -119,8 +119,8 @@ class Epilogue(Component):
     argmax, argmax_logit : id and binary32 logit of the last HEAD's largest logit.
     """
 
-    LATENCY = _LINEAR_AT
-    GLU_LATENCY = _GLU_AT
+    LATENCY = _LINEAR_AT + 1
+    GLU_LATENCY = _GLU_AT + 1
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = c = config
@@ -192,9 +192,9 @@ class Epilogue(Component):
         valid = self.i.valid & ~is_head
         linear = delay(m, valid, _LINEAR_AT)
         gated = delay(m, linear & is_glu, _GLU_AT - _LINEAR_AT)
-        flight = Signal(range(_GLU_AT + stats_latency(c.lanes) + 2))
+        flight = Signal(range(self.GLU_LATENCY + stats_latency(c.lanes) + 2))
         with m.If(valid):
-            m.d.sync += flight.eq(_GLU_AT + stats_latency(c.lanes) + 1)
+            m.d.sync += flight.eq(self.GLU_LATENCY + stats_latency(c.lanes) + 1)
         with m.Elif(flight != 0):
             m.d.sync += flight.eq(flight - 1)
         m.d.comb += self.idle.eq((flight == 0) & ~unit.busy & ~self.i.valid)
@@ -271,10 +271,10 @@ class Epilogue(Component):
             results += [lane.even, lane.odd]
             halves.append(lane.gated)
 
-        # Writes. A GLU beat fills one half of a word of F.
+        # Writes, a cycle later. A GLU beat fills one half of a word of F.
         half = c.lanes // 2
         upper = at_glu.word[0]
-        m.d.comb += [
+        m.d.sync += [
             self.x_write.en.eq(linear & is_residual),
             self.x_write.row.eq(at_linear.token),
             self.x_write.word.eq(at_linear.word),

@@ -55,12 +55,14 @@ class FetchUnit(Component):
         ports = [getattr(self, f"port{p}") for p in range(c.ports)]
 
         beats_left, words_left = Signal(32), Signal(32)
+        rest = Signal(init=1)  # all words are out: further beats are padding
         m.d.comb += self.cmd.ready.eq(~self.busy)
         with m.If(self.cmd.valid & self.cmd.ready):
             m.d.sync += [
                 self.busy.eq(1),
                 beats_left.eq(args["beats"]),
                 words_left.eq(args["words"]),
+                rest.eq(args["words"] == 0),
             ]
 
         # Descriptors: every port works its region off on its own.
@@ -91,11 +93,9 @@ class FetchUnit(Component):
                     left.eq(args["beats"]),
                 ]
 
-        # Join. When all words are out, further beats are padding.
+        # Join.
         take, all_valid = Signal(), Signal()
-        rest = Signal()
         m.d.comb += [
-            rest.eq(words_left == 0),
             all_valid.eq(Cat(port.data.valid for port in ports).all()),
             unpack.i.valid.eq(all_valid & ~rest),
             unpack.i.payload.eq(Cat(port.data.payload for port in ports)),
@@ -111,7 +111,7 @@ class FetchUnit(Component):
             unpack.o.ready.eq(self.o.ready & ~rest),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += words_left.eq(words_left - 1)
+            m.d.sync += [words_left.eq(words_left - 1), rest.eq(words_left == 1)]
         with m.If(self.busy & rest):
             m.d.comb += unpack.clear.eq(1)
             with m.If(beats_left == 0):

@@ -66,8 +66,9 @@ class WeightRing(Component):
             return Mux(at == depth - 1, 0, at + 1)
 
         arrival = Signal()
+        full = Signal()  # held == depth, in a register: the path to the DMA begins here
         m.d.comb += [
-            self.i.ready.eq(held != depth),
+            self.i.ready.eq(~full),
             arrival.eq(self.i.valid & self.i.ready),
             write.addr.eq(head),
             write.data.eq(self.i.payload),
@@ -82,6 +83,7 @@ class WeightRing(Component):
         freed = Signal()
         m.d.comb += freed.eq(self.step & self.free)
         m.d.sync += held.eq(held + arrival - freed)
+        m.d.sync += full.eq(~freed & (full | (arrival & (held == depth - 1))))
         with m.If(freed):
             m.d.sync += base.eq(following(base))
         with m.If(self.rewind):

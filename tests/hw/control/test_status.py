@@ -168,6 +168,7 @@ def test_a_bus_that_never_answers_ends_the_call_that_waits_for_the_reset() -> No
         )
         await ctx.tick()
         ctx.set(dut.watchdog_error.valid, 0)
+        await ctx.tick()
         assert ctx.get(dut.status) == Status.ERROR
         assert ctx.get(dut.error_code) == Error.NO_PROGRESS
         ctx.set(dut.dma_idle, 1)
