@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out, Signature
 
+from ..choose import choose
 from ..fp import delay, register
 from .shape import BLOCK, RISE_BITS, SUM_BITS, AttentionShape
 from .sums import SumStage
@@ -14,10 +15,15 @@ _SHIFTS = (4, 2, 0)
 """The rise's two bits that each stage shifts by."""
 
 
+def _extended(value: Value, bits: int) -> Value:
+    return Cat(value, value[-1].replicate(bits - len(value)))
+
+
 class Accumulator(Component):
     """o = (o >> rise) + sums, for a word of a row; 0 + sums where it is the row's `first` block.
 
-    `word` and `coming` announce the word, SumStage.ANNOUNCED cycles before its `sums` are there;
+    `word` and `coming` announce the word, SumStage.ANNOUNCED cycles before part `word.part` of
+    `sums` is its sums;
     `rise` is asked for one cycle after the announcement. Rescaling is an arithmetic right shift
     (floor); an output has shape.o_bits, which hold the sum over the longest context. LATENCY
     cycles after the announcement `o` is the new word; it is kept, too. A word may come again
@@ -33,7 +39,7 @@ class Accumulator(Component):
             {
                 "coming": In(1),
                 "word": In(SumStage.word_layout(s)),
-                "sums": In(data.ArrayLayout(signed(SUM_BITS), lanes)),
+                "sums": In(data.ArrayLayout(signed(SUM_BITS), s.dims)),
                 "rise": Out(
                     Signature({"index": Out(s.index), "lane": Out(s.lane), "data": In(s.rise())})
                 ),
@@ -67,17 +73,21 @@ class Accumulator(Component):
         m.d.comb += shifts.eq(rise.rise)
         values = [before.word_select(i, s.o_bits).as_signed() for i in range(lanes)]
         for stage, low in enumerate(_SHIFTS):
-            amount = shifts[low : low + 2] << low
-            shifted = [Signal(signed(s.o_bits), reset_less=True) for _ in range(lanes)]
             begins = rise.first if stage == 0 else 0
+            shifted = [Signal(signed(s.o_bits), reset_less=True) for _ in range(lanes)]
             for value, to in zip(values, shifted, strict=True):
+                options = [value >> (n << low) for n in range(4)]
                 with m.If(begins):
                     m.d.sync += to.eq(0)
                 with m.Else():
-                    m.d.sync += to.eq(value >> amount)
-            values, shifts = shifted, register(m, shifts)
+                    m.d.sync += to.eq(choose(shifts[low : low + 2], options).as_signed())
+            # With a reset: what a shift register of LUTs gives comes late for a multiplexer.
+            values, shifts = shifted, delay(m, shifts, 1)
+        part = delay(m, word.part, SumStage.ANNOUNCED, reset_less=True)
         for i, value in enumerate(values):
-            m.d.sync += self.o[i].eq(value + self.sums[i])
+            # As wide as the output: so the choice fits in the adder's LUTs.
+            parts = [_extended(self.sums[n * lanes + i], s.o_bits) for n in range(s.parts)]
+            m.d.sync += self.o[i].eq(value + choose(part, parts).as_signed())
         to_write = self.LATENCY - 1
         m.d.comb += [
             write.addr.eq(delay(m, address, to_write, reset_less=True)),

@@ -16,11 +16,11 @@ class DotRow(Component):
     """Dot products of a row's codes with `positions` words of K, `dims` products each.
 
     The products of a position are added along a chain of multipliers, so a word comes skewed: lane
-    i of `q` and of `k` i cycles after lane 0. A word of Q is taken in the cycle of `take`, to wait,
-    and meets the words of K from that of the cycle of `move` on (both for lane 0). `dot` is there
-    LATENCY cycles after lane 0 of `k`. To it is added, where `add` is high, `partial`: both are
-    given ADD_DELAY cycles after lane 0. Exact integers; one word a cycle. No back-pressure, no
-    reset.
+    i of `q` and of `k` i cycles after lane 0, of `k` a cycle earlier where shape.is_late. A word of
+    Q is taken in the cycle of `take`, to wait, and meets the words of K from that of the cycle of
+    `move` on (both for lane 0). `dot` is there LATENCY cycles after lane 0 of `k`. To it is added,
+    where `add` is high, `partial`: both are given ADD_DELAY cycles after lane 0. Exact integers;
+    one word a cycle. No back-pressure, no reset.
     """
 
     def __init__(self, shape: AttentionShape, cell: type[Mac] = Mac) -> None:
@@ -60,7 +60,12 @@ class DotRow(Component):
             before = None
             for i in range(dims):
                 last = i == dims - 1
-                cell = self._cell(held=True, cascade=i != 0, third="c" if last else "none")
+                cell = self._cell(
+                    held=True,
+                    late=self._shape.is_late(i),
+                    cascade=i != 0,
+                    third="c" if last else "none",
+                )
                 m.submodules[f"cell{x}_{i}"] = cell
                 m.d.comb += [
                     cell.a.eq(self.q[i]),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from ..elementwise.rows import times
 from ..fp import delay, register
 from ..interfaces import QueryScaleSignature, QueryWriteSignature
-from .shape import BLOCK, AttentionShape
+from .shape import BLOCK, AttentionShape, skewed
 
 
 class QBuffer(Component):
@@ -57,7 +57,7 @@ class QBuffer(Component):
             at = delay(m, read_at, first, reset_less=True)
             read = self._slice(m, first, rows * s.beats, here, write_at, memory_word, at)
             for i in range(s.slice):
-                code = delay(m, read.word_select(i, 16), i, reset_less=True)
+                code = skewed(m, read.word_select(i, 16), i)
                 m.d.comb += self.code.data[first + i].eq(code)
 
         m.submodules.scales = scales = memory.Memory(shape=32, depth=rows, init=[], attrs=BLOCK)

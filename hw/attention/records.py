@@ -7,6 +7,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 from amaranth.utils import exact_log2
 
+from ..choose import choose
 from ..fp import sanitise
 from ..isa import KvFormat
 from ..record_places import places_layout
@@ -118,7 +119,7 @@ class RecordUnpacker(Component):
         bus, dims, word = self._shape.config.bus_bits, self._shape.dims, self.code.data
         # Where a part's codes come from: a number a format and part, for a multiplexer of them all.
         choices: list[list[Value]] = []
-        choice = Signal(range(4 * bus))
+        choice = Signal(8)
         with m.Switch(self.format):
             for kv in KvFormat:
                 codes = min(dims, bus // kv.bits)  # of a part
@@ -140,10 +141,7 @@ class RecordUnpacker(Component):
                     wide = [Cat(code, code[-1].replicate(16 - kv.bits)) for code in new]
                     choices.append([word[16 * codes :], *wide])
         with m.If(take):
-            with m.Switch(choice[: (len(choices) - 1).bit_length()]):
-                for number, pieces in enumerate(choices):
-                    with m.Case(number):
-                        m.d.sync += word.eq(Cat(*pieces))
+            m.d.sync += word.eq(choose(choice, [Cat(*pieces) for pieces in choices]))
 
     def _elaborate_places(self, m: Module, take: Value, whole: Value, ends: Value) -> None:
         """Which word of the record the next code word is."""

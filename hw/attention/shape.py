@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth import Shape, unsigned
+from amaranth import Module, Shape, Value, unsigned
 from amaranth.lib import data
 
 from ..config import KV_BLOCK
+from ..fp import delay
 from ..isa import KvFormat
 from .geometry import ITEMS, AttentionGeometry
 
@@ -33,6 +34,12 @@ BLOCK = {"ram_style": "block"}
 """Attributes of a memory of RAM blocks."""
 
 
+def skewed(m: Module, code: Value, cycles: int) -> Value:
+    """A code `cycles` cycles later, at most 3: in registers, of which a device has more to spare
+    than of LUTs. They have a reset, which a shift register of LUTs can't have."""
+    return delay(m, code, cycles)
+
+
 @dataclass(frozen=True)
 class AttentionShape(AttentionGeometry):
     """The geometry with the signals that it leads to."""
@@ -46,6 +53,10 @@ class AttentionShape(AttentionGeometry):
     def slice(self) -> int:
         """Lanes of a slice."""
         return min(LANES_A_SLICE, self.config.lanes)
+
+    def is_late(self, lane: int) -> bool:
+        """The last lane of a slice waits in its multiplier for the last of its cycles."""
+        return self.slice > 1 and lane % self.slice == self.slice - 1
 
     @property
     def dot_bits(self) -> int:

@@ -132,6 +132,7 @@ class SoftmaxStage(Component):
         # Scores.
         seen = delay(m, seen, self._TO_SCORE - 1, reset_less=True)
         entries = Signal(data.ArrayLayout(entry_layout(), pipes))
+        mantissas = []
         for i in range(pipes):
             m.submodules[f"score{i}"] = pipe = ScorePipe(s.dot_bits)
             k_scale, v_scale = Signal(32, name=f"k_scale{i}"), Signal(32, name=f"v_scale{i}")
@@ -146,9 +147,9 @@ class SoftmaxStage(Component):
                 pipe.k_scale.eq(k_scale),
                 entries[i].score.eq(pipe.o),
                 entries[i].exponent.eq(v_scale[23:31]),
-                entries[i].mantissa.eq(v_scale[:23]),
                 entries[i].seen.eq(seen[i]),
             ]
+            mantissas.append(Cat(v_scale[:23], v_scale[23:31].any()))
         en, slot = delay(m, en, self._TO_SCORE - 1), register(m, late)
         m.submodules.maxima = maxima = Maxima(s)
         m.d.comb += [
@@ -170,6 +171,9 @@ class SoftmaxStage(Component):
             m.submodules[f"weight{i}"] = weight = WeightPipe()
             m.d.comb += [
                 weight.entry.eq(delay(m, entries[i], wait, reset_less=True)),
+                weight.mantissa.eq(
+                    delay(m, mantissas[i], wait + WeightPipe.MANTISSA_DELAY, reset_less=True)
+                ),
                 weight.max_p.eq(maxima.max_p),
                 weight.max_w.eq(maxima.max_w),
                 p[i].eq(weight.p),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, Signature
 
@@ -16,17 +16,16 @@ from .shape import READ_LATENCY, SUM_BITS, WEIGHT_BITS, AttentionShape
 
 class SumStage(Component):
     """Sums weights times V over an item's positions, items in order, a word of the head after the
-    other; hands the sums out `lanes` of them a cycle.
+    other; hands the sums out a row's word of V at a time, for as many cycles as it has parts.
 
     An item starts when its `weights` are there and, if it is a tile's last, its `inverses`, each a
     count of items modulo 2 * ITEMS (of such items for the latter). `weighed_out` counts the items
     whose weights were read. `free_block` is high for a cycle when the last item of a block has read
     it.
 
-    `coming` announces a `word` of outputs ANNOUNCED cycles before `sums` are its sums: parts of a
-    word of V innermost, then rows, then words of V.
-    An item takes one cycle and head_beats * max(steps, least_sum_period). `moved` is high while it
-    steps. Reset: no item.
+    `coming` announces a `word` of outputs ANNOUNCED cycles before it is part `part` of `sums`;
+    parts innermost, then rows, then words of V. An item takes one cycle and head_beats *
+    max(steps, least_sum_period). `moved` is high while it steps. Reset: no item.
     """
 
     ANNOUNCED = 6
@@ -52,7 +51,7 @@ class SumStage(Component):
                 ),
                 "coming": Out(1),
                 "word": Out(self.word_layout(s)),
-                "sums": Out(data.ArrayLayout(signed(SUM_BITS), s.config.lanes)),
+                "sums": Out(data.ArrayLayout(signed(SUM_BITS), s.dims)),
             }
         )
 
@@ -159,12 +158,10 @@ class SumStage(Component):
             self.word.eq(word),
             self.word.ends.eq(word.ends & (left == 1)),
         ]
-        chosen = delay(m, word, self.ANNOUNCED - 1, reset_less=True)
-        with m.Switch(Cat(chosen.part, chosen.tag.lane)):
+        # All parts of the row; which of them is left to whoever adds it to something.
+        lane = delay(m, word.tag.lane, self.ANNOUNCED - 1, reset_less=True)
+        with m.Switch(lane):
             for a in range(s.rows):
-                for part in range(s.parts):
-                    with m.Case(a << len(chosen.part) | part):
-                        for lane in range(s.config.lanes):
-                            value = held[a][part * s.config.lanes + lane]
-                            m.d.sync += self.sums[lane].eq(value)
+                with m.Case(a):
+                    m.d.sync += self.sums.eq(held[a])
         return m

@@ -17,12 +17,11 @@ _W_SHIFT_MAX = 23  # on top of W_SHIFT: 48 bits are gone
 
 
 def entry_layout() -> data.StructLayout:
-    """A score with what the weights need of V's scale; `seen` is low for a masked position."""
+    """A score and the exponent of V's scale; `seen` is low for a masked position."""
     return data.StructLayout(
         {
             "score": signed(32),
             "exponent": unsigned(8),
-            "mantissa": unsigned(23),  # below the leading one
             "seen": unsigned(1),
         }
     )
@@ -37,10 +36,12 @@ def _clamp(m: Module, value: Value, high: int) -> Signal:
 
 class WeightPipe(Component):
     """p (24 bits) and w (at most 2**22) of numeric.attention_weights for one position; 0 where the
-    entry is not `seen`.
+    entry is not `seen`. The significand of V's scale is given MANTISSA_DELAY cycles after the rest.
 
     Feed-forward: a result every cycle, LATENCY cycles after its operands. No reset.
     """
+
+    MANTISSA_DELAY = 1 + Exp2Fraction.LATENCY
 
     _PRODUCT = 3
     LATENCY = 1 + Exp2Fraction.LATENCY + _PRODUCT + 2
@@ -49,6 +50,7 @@ class WeightPipe(Component):
         super().__init__(
             {
                 "entry": In(entry_layout()),
+                "mantissa": In(24),
                 "max_p": In(signed(MAX_BITS)),
                 "max_w": In(signed(MAX_BITS)),
                 "p": Out(24),
@@ -74,10 +76,7 @@ class WeightPipe(Component):
         down_w = delay(m, down_w, wait, reset_less=True)
 
         # The significand of V's scale is the other factor of w.
-        one = entry.exponent.any()
-        mantissa = Cat(entry.mantissa & one.replicate(23), one)
-        mantissa = delay(m, mantissa, 1 + Exp2Fraction.LATENCY, reset_less=True)
-        factors = register(m, exp2.o), register(m, mantissa)
+        factors = register(m, exp2.o), register(m, self.mantissa)
         product = delay(m, factors[0] * factors[1], self._PRODUCT - 1, reset_less=True)
         e = delay(m, exp2.o, self._PRODUCT, reset_less=True)
 

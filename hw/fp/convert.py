@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,11 +11,8 @@ from .delay import delay, register
 from .parts import (
     BIAS,
     MANTISSA,
-    NORMALISE_LATENCY,
     exponent_of,
     mantissa_of,
-    normalise,
-    round_pack,
     sign_of,
 )
 
@@ -38,29 +35,76 @@ class FromInt(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        # A negative value is normalised and rounded as it is, in two's complement, and negated with
+        # the rounding: ties go to even either way.
         negative = self.i[-1] if self.i.shape().signed else C(0)
-        # At least 26 bits, so that fraction, guard and sticky exist; the value at their top.
-        pad = max(0, 26 - self.width)
-        magnitude = Signal(self.width, reset_less=True)
-        m.d.sync += magnitude.eq(Mux(negative, -self.i, self.i))
+        bits = self.width - 1 if self.i.shape().signed else self.width
+        value = Cat(C(0, max(0, _WINDOW - bits)), self.i[:bits])
 
-        shifted, zeros = normalise(m, Cat(C(0, pad), magnitude))
-        sign = delay(m, negative, 1 + NORMALISE_LATENCY, reset_less=True)
+        # 1, 2, 3: left by sixteens, by fours, by ones, to the first bit that is not the sign's.
+        value, sixteens = _left(m, value, negative, 16)
+        negative = register(m, negative)
+        below = len(value) - _WINDOW
+        lost = Signal(reset_less=True)
+        value, fours = _left(m, value, negative, 4, keep=_WINDOW, lost=lost if below else None)
+        sixteens, negative = register(m, sixteens), register(m, negative)
+        value, ones = _left(m, value, negative, 1)
+        lost = register(m, lost)
+        shift = Cat(ones, register(m, Cat(fours, sixteens)))
+        negative = register(m, negative)
 
-        top = len(shifted)
-        packed = round_pack(
+        # 4: round and negate
+        top = len(value)
+        fraction = value[top - 24 : top - 1]
+        up = value[top - 25] & (lost | value[: top - 25].any() | fraction[0])
+        exponent = BIAS + bits - 1 - shift
+        rounded = register(
             m,
-            sign=sign,
-            exponent=(BIAS + self.width - 1 - zeros)[:9].as_signed(),
-            fraction=shifted[top - 24 : top - 1],
-            guard=shifted[top - 25],
-            sticky=shifted[: top - 25].any(),
-            zero=~shifted[top - 1],
-            low=False,
-            high=False,
+            (Cat(fraction ^ negative.replicate(23), exponent[:8]) + (up ^ negative))[:31],
         )
+        none = register(m, value[top - 1] == negative)  # 0 or -1
+        negative = register(m, negative)
+
+        # 5
+        packed = Signal(32, reset_less=True)
+        m.d.sync += packed.eq(Cat(rounded, negative))
+        with m.If(none):
+            m.d.sync += packed[:31].eq(Mux(negative, BIAS << 23, 0))
         m.d.comb += self.o.eq(packed)
         return m
+
+
+_WINDOW = 28
+"""Bits that a last shift by up to three can bring into the 25 that decide the rounding."""
+
+
+def _left(
+    m: Module,
+    value: Value,
+    negative: Value,
+    step: int,
+    keep: int | None = None,
+    lost: Signal | None = None,
+) -> tuple[Value, Value]:
+    """Shift `value` left by up to three `step` until a bit of its upper `step` differs from
+    `negative`; one cycle. Returns the upper `keep` bits, and how many steps (2 bits). `lost` takes
+    whether any bit below was set."""
+    top, keep = len(value), keep or len(value)
+    choices = range(min(4, -(-top // step)))
+    steps = Signal(2, name="steps")
+    m.d.comb += steps.eq(choices[-1])
+    for n in reversed(choices[:-1]):
+        group = value[top - (n + 1) * step : top - n * step]
+        with m.If((group ^ negative.replicate(step)).any()):
+            m.d.comb += steps.eq(n)
+    shifted = Signal(keep, name="shifted", reset_less=True)
+    with m.Switch(steps):
+        for n in choices:
+            with m.Case(n):
+                m.d.sync += shifted.eq((value << n * step)[top - keep : top])
+                if lost is not None:
+                    m.d.sync += lost.eq(value[: max(0, top - keep - n * step)].any())
+    return shifted, register(m, steps)
 
 
 class ToInt(wiring.Component):
@@ -96,33 +140,39 @@ class ToInt(wiring.Component):
         value = register(m, Cat(C(0, window - MANTISSA), mantissa_of(self.i)))
         small = shift > whole  # below one half
         over = register(m, (shift < 0) & exponent_of(self.i).any())
-        amount = register(m, Mux(small, 0, shift[:7]))
+        amount = register(m, shift[: whole.bit_length()])
         small = register(m, small)
 
-        # 2, 3: shift by bytes, then by bits; what falls out is sticky
+        # 2, 3: shift by fours, then by ones; what falls out is sticky
         lost = Signal(reset_less=True)
-        by_bytes = Signal(window, reset_less=True)
-        m.d.sync += [lost.eq(0), by_bytes.eq(Mux(small, 0, value))]
-        with m.Switch(Mux(small, 0, amount[3:])):
-            for g in range(1, whole // 8 + 1):
-                with m.Case(g):
-                    m.d.sync += [by_bytes.eq(value >> (8 * g)), lost.eq(value[: 8 * g].any())]
-        fine = register(m, amount[:3])
-        shifted = register(m, by_bytes >> fine)
-        lost = register(m, lost | Cat(by_bytes[i] & (fine > i) for i in range(7)).any())
-
-        # 4: round
-        up = shifted[below - 1] & (shifted[: below - 1].any() | lost | shifted[below])
-        rounded = Signal(whole + 1, reset_less=True)
-        m.d.sync += rounded.eq(shifted[below:] + up)
-        sign = delay(m, sign_of(self.i), 4, reset_less=True)
-        over = delay(m, over, 3, reset_less=True)
-
-        # 5: clamp
-        packed = Signal(Shape(self.bits, signed=True), reset_less=True)
-        with m.If(sign):
-            m.d.sync += packed.eq(Mux(over | (rounded > -self.low), self.low, -rounded))
+        by_fours = Signal(window, reset_less=True)
+        with m.If(small):
+            m.d.sync += [by_fours.eq(0), lost.eq(0)]
         with m.Else():
-            m.d.sync += packed.eq(Mux(over | (rounded > self.high), self.high, rounded))
+            m.d.sync += by_fours.eq(value >> (amount[2:] << 2))
+            with m.Switch(amount[2:]):
+                for n in range(whole // 4 + 1):
+                    with m.Case(n):
+                        m.d.sync += lost.eq(value[: 4 * n].any())
+        fine = register(m, amount[:2])
+        shifted = register(m, by_fours >> fine)
+        lost = register(m, lost | Cat(by_fours[i] & (fine > i) for i in range(3)).any())
+
+        # 4: round, and negate with the same addition
+        sign = delay(m, sign_of(self.i), 3, reset_less=True)
+        up = shifted[below - 1] & (shifted[: below - 1].any() | lost | shifted[below])
+        magnitude = Cat(shifted[below:], C(0, 1)) ^ sign.replicate(whole + 1)
+        rounded = register(m, (magnitude + (up ^ sign))[: whole + 1])
+        sign, over = register(m, sign), delay(m, over, 3, reset_less=True)
+
+        # 5: clamp; a negative zero has come out as 0
+        below_low = (rounded.as_signed() < self.low) & sign
+        above_high = (rounded > self.high) & ~sign
+        packed = Signal(Shape(self.bits, signed=True), reset_less=True)
+        m.d.sync += packed.eq(rounded)
+        with m.If(sign & (over | below_low)):
+            m.d.sync += packed.eq(self.low)
+        with m.Elif(~sign & (over | above_high)):
+            m.d.sync += packed.eq(self.high)
         m.d.comb += self.o.eq(packed)
         return m

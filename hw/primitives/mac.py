@@ -7,6 +7,7 @@ from typing import Literal
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
+from ..fp.delay import delay
 from .dsp48e2 import W_C, W_P, XY_PRODUCT, Z_PCIN, Z_ZERO, dsp48e2
 
 A_BITS, B_BITS, SUM_BITS = 27, 18, 48
@@ -34,9 +35,17 @@ class Mac(Component):
     same ports and is a DSP48E2.
     """
 
-    def __init__(self, *, held: bool = False, cascade: bool = True, third: Third = "none") -> None:
-        """Without `held`, `cascade` or a `third` those ports are ignored."""
-        self._held, self._has_cascade, self._third = held, cascade, third
+    def __init__(
+        self,
+        *,
+        held: bool = False,
+        late: bool = False,
+        cascade: bool = True,
+        third: Third = "none",
+    ) -> None:
+        """Without `held`, `cascade` or a `third` those ports are ignored. With `late`, `b` comes
+        one cycle earlier."""
+        self._held, self._late, self._has_cascade, self._third = held, late, cascade, third
         super().__init__(
             {
                 "a": In(signed(A_BITS)),
@@ -57,7 +66,10 @@ class Mac(Component):
         b = Signal.like(self.b, name="b_factor", reset_less=True)
         product = Signal(signed(A_BITS + B_BITS), reset_less=True)
         total = Signal(signed(SUM_BITS), reset_less=True)
-        m.d.sync += [b.eq(self.b), product.eq(a * b)]
+        m.d.sync += [
+            b.eq(delay(m, self.b, int(self._late), reset_less=True)),
+            product.eq(a * b),
+        ]
         if self._held:
             waiting = Signal.like(a, name="a_waiting", reset_less=True)
             with m.If(self.take):
@@ -105,6 +117,8 @@ class DspMac(Mac):
         if self._third == "c":
             ports["C"] = self.c
         m.submodules.dsp = dsp48e2(
-            ports, AREG=2 if self._held else 1, BREG=1, CREG=1, MREG=1, OPMODEREG=1, PREG=1
-        )
+            ports,
+            AREG=2 if self._held else 1, BREG=2 if self._late else 1,
+            CREG=1, MREG=1, OPMODEREG=1, PREG=1,
+        )  # fmt: skip
         return m
