@@ -45,8 +45,8 @@ class CallStatus(Component):
     the command in turn. `error_address` is the offset of the access that failed, that of the
     command where there is none.
 
-    Latency: two cycles from a CONTROL write to `start` and from a report to `halt`; a start during a
-    soft reset waits for its end. Counters wrap at 2**32 and clear at start.
+    Latency: two cycles from a CONTROL write to `start` and from a report to `halt`; a start during
+    a soft reset waits for its end. Counters wrap at 2**32 and clear at start.
 
     Ports
     -----
