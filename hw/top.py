@@ -72,9 +72,13 @@ class Terntable(Component):
         m.submodules.f = f = RowMemory(
             c.chunk, row, c.lanes, 32, writers=2, stats=True, ram_style=style
         )
-        m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs)
-        m.submodules.gain = gain = RowMemory(1, row, c.lanes, 32)
-        m.submodules.rope = rope = RowMemory(c.chunk, row_words(c, c.max_head_dim), c.lanes, 32)
+        m.submodules.a8 = a8 = RowMemory(c.chunk, tiles, 1, 8 * c.tile_inputs, cut=True)
+        m.submodules.gain = gain = RowMemory(1, row, c.lanes, 32, ram_style=style)
+        head = row_words(c, c.max_head_dim)
+        # Half of a block memory's depth and less is better off in LUTs.
+        m.submodules.rope = rope = RowMemory(
+            c.chunk, head, c.lanes, 32, ram_style="distributed" if c.chunk * head <= 256 else None
+        )
 
         # The host's side: registers, status, memory ports.
         connect(m, flipped(self.s_axil), control.s_axil)

@@ -30,7 +30,7 @@ class Dma(Component):
 
     Every port reads weights and KV; port 0 also reads the program and rows, and does all writing
     (`kv_write` before `logits`). Priority, bursts, latency: see ReadPort, WritePort and their
-    channels; a read takes nine cycles from descriptor to AR and three from R to data.
+    channels; a read takes ten cycles from descriptor to AR and three from R to data.
 
     The first error is kept in `error` (its `valid` stays high) until `flush` or reset, and stops
     all ports from starting bursts. `flush` (a strobe or longer) drops all descriptors and buffered

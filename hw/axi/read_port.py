@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from amaranth import Array, C, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect
 
 from ..regs import Error
+from ..skid import Skid
 from .bursts import burst_layout
 from .bus import ADDRESS_BITS, address_layout, read_layout
 from .fence import Fence
@@ -28,7 +29,7 @@ class ReadPort(Component):
     drops all bursts that are not on the bus; data of those that are, and an address that is offered
     already, run to their end and are dropped, and no burst is started before that.
 
-    Latency: five cycles from a channel's burst to AR, one from R to `fill`.
+    Latency: six cycles from a channel's burst to AR, one from R to `fill`.
 
     Ports
     -----
@@ -41,7 +42,7 @@ class ReadPort(Component):
     """
 
     OUTSTANDING = 16
-    LATENCY = 5
+    LATENCY = 6
 
     ar: stream.Interface
     r: stream.Interface
@@ -86,6 +87,9 @@ class ReadPort(Component):
         # Priority.
         fence = Fence(self._bus_bits, count)
         m.submodules.fence = ResetInserter(self.flush)(fence)
+        checked = Skid(fence.o.payload.shape())
+        m.submodules.checked = ResetInserter(self.flush)(checked)
+        connect(m, fence.o, checked.i)
         m.d.comb += [fence.base.eq(self.base), fence.limit.eq(self.limit)]
         taken = C(0, 1)
         for n, burst in enumerate(bursts):
@@ -108,13 +112,13 @@ class ReadPort(Component):
         with m.Elif(self.idle):
             m.d.sync += draining.eq(0)
 
-        access = fence.o.payload
+        access = checked.o.payload
         owner_in = data.View(owner_layout, owners.w_data)
         stopped = draining | self.flush | self.halt
         go = Signal()
         m.d.comb += [
             go.eq(
-                fence.o.valid
+                checked.o.valid
                 & access.ok
                 & ~stopped
                 & owners.w_rdy
@@ -123,7 +127,7 @@ class ReadPort(Component):
             owner_in.source.eq(access.source),
             owner_in.address.eq(access.address),
             owners.w_en.eq(go),
-            fence.o.ready.eq(go),
+            checked.o.ready.eq(go),
         ]
         with m.If(self.ar.ready):
             m.d.sync += self.ar.valid.eq(0)
@@ -164,6 +168,6 @@ class ReadPort(Component):
 
         with m.If(live & bad):
             report(m, self.error, Error.READ_RESPONSE, units[owner.source], owner.address)
-        with m.Elif(fence.o.valid & ~access.ok & ~stopped):
+        with m.Elif(checked.o.valid & ~access.ok & ~stopped):
             report(m, self.error, Error.READ_FENCE, units[access.source], access.address)
         return m

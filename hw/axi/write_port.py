@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from amaranth import Array, C, Cat, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out, connect
 
 from ..regs import Error
+from ..skid import Skid
 from .bursts import burst_layout
 from .bus import ADDRESS_BITS, address_layout, write_layout
 from .fence import Fence
@@ -29,7 +30,7 @@ class WritePort(Component):
     offered; the others are filled up with words whose strobes are zero, their answers are dropped,
     and no burst is started before that.
 
-    Latency: five cycles from a channel's burst to AW and six to W, one from B to `answered`.
+    Latency: six cycles from a channel's burst to AW and seven to W, one from B to `answered`.
 
     Ports
     -----
@@ -42,7 +43,7 @@ class WritePort(Component):
     """
 
     OUTSTANDING = 16
-    LATENCY = 5
+    LATENCY = 6
 
     aw: stream.Interface
     w: stream.Interface
@@ -93,6 +94,9 @@ class WritePort(Component):
         # Priority.
         fence = Fence(self._bus_bits, count)
         m.submodules.fence = ResetInserter(self.flush)(fence)
+        checked = Skid(fence.o.payload.shape())
+        m.submodules.checked = ResetInserter(self.flush)(checked)
+        connect(m, fence.o, checked.i)
         m.d.comb += [
             fence.base.eq(self.base),
             fence.lower.eq(self.lower),
@@ -113,7 +117,7 @@ class WritePort(Component):
         # Onto the bus: what is owed on W and expected on B is noted when the address is offered.
         owed_layout = data.StructLayout({"source": source, "len": unsigned(8)})
         owner_layout = data.StructLayout({"source": source, "address": unsigned(32)})
-        m.submodules.owed = owed = SyncFIFO(width=owed_layout.size, depth=self.OUTSTANDING)
+        m.submodules.owed = owed = SyncFIFOBuffered(width=owed_layout.size, depth=self.OUTSTANDING)
         m.submodules.owners = owners = SyncFIFO(width=owner_layout.size, depth=self.OUTSTANDING)
         draining = Signal()
         with m.If(self.flush):
@@ -121,13 +125,13 @@ class WritePort(Component):
         with m.Elif(self.idle):
             m.d.sync += draining.eq(0)
 
-        access = fence.o.payload
+        access = checked.o.payload
         stopped = draining | self.flush | self.halt
         go = Signal()
         m.d.comb += [
             # A burst leaves `owed` before it leaves `owners`: room in one is room in both.
             go.eq(
-                fence.o.valid
+                checked.o.valid
                 & access.ok
                 & ~stopped
                 & owners.w_rdy
@@ -137,7 +141,7 @@ class WritePort(Component):
             owed.w_en.eq(go),
             owners.w_data.eq(Cat(access.source, access.address)),
             owners.w_en.eq(go),
-            fence.o.ready.eq(go),
+            checked.o.ready.eq(go),
         ]
         with m.If(self.aw.ready):
             m.d.sync += self.aw.valid.eq(0)
@@ -202,6 +206,6 @@ class WritePort(Component):
 
         with m.If(answered & bad & ~draining):
             report(m, self.error, Error.WRITE_RESPONSE, units[owner.source], owner.address)
-        with m.Elif(fence.o.valid & ~access.ok & ~stopped):
+        with m.Elif(checked.o.valid & ~access.ok & ~stopped):
             report(m, self.error, Error.WRITE_FENCE, units[access.source], access.address)
         return m

@@ -38,7 +38,8 @@ class Sequencer(Component):
 
     Ports
     -----
-    start : strobe; program, tokens, position, chunk : the call, held by the control port.
+    start : strobe; program, tokens, position, chunk : the call, held by the control port from at
+        least two cycles before.
     busy, done : state of the call; `done` is a strobe.
     error : strobe with code, unit and address: a call that can't be, a command that is none or
         does not fit, a program that ends early.
@@ -130,8 +131,9 @@ class Sequencer(Component):
         op = Signal(8)
         mask = Signal(8)
         m.d.comb += [op.eq(words[0][:8]), mask.eq(words[0][8:16])]
-        fresh = Signal()
-        m.d.comb += fresh.eq(queue.r_rdy & (stale == 0))
+        # Its turn begins the cycle after it came to the head, with what was seen of it then.
+        turn = Signal()
+        m.d.sync += turn.eq(queue.r_rdy & (stale == 0) & ~queue.r_en)
 
         # As of the cycle before; a unit is busy from the cycle after it took a command.
         offered = Signal(len(isa.Unit))  # the command is for this unit and may go
@@ -139,8 +141,9 @@ class Sequencer(Component):
         busies = Signal(len(isa.Unit))
         units = Cat(getattr(self, f"busy_{u.name.lower()}") for u in isa.Unit)
         m.d.sync += busies.eq(units | Mux(accepted, offered, 0))
-        free = Signal()
-        m.d.comb += free.eq((busies & mask) == 0)
+        # No unit becomes busy but by a command's being taken, which ends the turn.
+        free, fits = Signal(), Signal()
+        m.d.sync += [free.eq((busies & mask) == 0), fits.eq(head.fits)]
 
         # The chunk: tokens done before it, its own, its position.
         done_tokens = Signal(32)
@@ -149,9 +152,29 @@ class Sequencer(Component):
         pc = Signal(INDEX_BITS)
         after = Signal(32)
         remaining = Signal(32)
-        m.d.comb += [
+        more = Signal()
+        m.d.sync += [
             after.eq(done_tokens + chunk_tokens),
             remaining.eq(self.tokens - after),
+            more.eq(after < self.tokens),
+        ]
+        # The control port holds the call from some cycles before `start` on.
+        end, bad = Signal(33), Signal()
+        m.d.sync += [
+            end.eq(self.position + self.tokens),
+            bad.eq(
+                (self.tokens == 0)
+                | (self.chunk == 0)
+                | (self.chunk > c.chunk)
+                | (self.tokens > c.max_context)
+                | (self.position > c.max_context)
+                | (end > c.max_context)
+            ),
+        ]
+        first_tokens, next_tokens = Signal(16), Signal(16)
+        m.d.sync += [
+            first_tokens.eq(Mux(self.tokens < self.chunk, self.tokens, self.chunk)),
+            next_tokens.eq(Mux(remaining < self.chunk, remaining, self.chunk)),
         ]
 
         for unit in isa.Unit:
@@ -167,7 +190,8 @@ class Sequencer(Component):
             with m.If(port.valid & port.ready):
                 m.d.comb += accepted.eq(1)
                 m.d.sync += self.unit_index[unit].eq(pc)
-        m.d.comb += [self.index.eq(pc), self.moved.eq(accepted)]
+        m.d.comb += self.index.eq(pc)
+        m.d.sync += self.moved.eq(accepted)
 
         # What a call must have been through before its END.
         last_chunk = Signal()
@@ -177,9 +201,11 @@ class Sequencer(Component):
             with m.If(op_view(command, isa.Op.LINEAR)["mode"] == isa.Mode.HEAD):
                 m.d.sync += to_logits.eq(1)
 
+        m.d.sync += self.error.valid.eq(0)
+
         def fail(code: Error, unit: int) -> None:
             """Report the command in turn."""
-            m.d.comb += [
+            m.d.sync += [
                 self.error.valid.eq(1),
                 self.error.code.eq(code),
                 self.error.unit.eq(unit),
@@ -196,20 +222,12 @@ class Sequencer(Component):
             with m.State("CHECK"):
                 m.d.comb += self.busy.eq(1)
                 m.d.comb += queue.r_en.eq(stale != 0)
-                bad = (
-                    (self.tokens == 0)
-                    | (self.chunk == 0)
-                    | (self.chunk > c.chunk)
-                    | (self.tokens > c.max_context)
-                    | (self.position > c.max_context)
-                    | (self.position + self.tokens > c.max_context)
-                )
                 with m.If(bad):
-                    m.d.comb += [
+                    m.d.sync += [
                         self.error.valid.eq(1),
                         self.error.code.eq(Error.BAD_CALL),
                         self.error.unit.eq(SEQUENCER_UNIT),
-                        self.error.address.eq(self.position + self.tokens),
+                        self.error.address.eq(end),
                     ]
                     m.next = "STOP"
                 with m.Elif(stale == 0):
@@ -221,35 +239,33 @@ class Sequencer(Component):
                         to_logits.eq(0),
                         done_tokens.eq(0),
                         position.eq(self.position),
-                        chunk_tokens.eq(Mux(self.tokens < self.chunk, self.tokens, self.chunk)),
+                        chunk_tokens.eq(first_tokens),
                     ]
                     m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += self.busy.eq(1)
                 m.d.comb += queue.r_en.eq((stale != 0) | accepted)
-                with m.If(fresh):
+                with m.If(turn):
                     with m.Switch(op):
                         for code, unit in isa.UNIT_OF.items():
                             with m.Case(code):
-                                m.d.comb += offered[unit].eq(free & head.fits & ~self.halt)
+                                m.d.comb += offered[unit].eq(free & fits & ~self.halt)
                                 with m.If(accepted):
                                     m.d.sync += pc.eq(pc + 1)
-                                with m.If(~head.fits):
+                                with m.If(~fits):
                                     fail(Error.BAD_DIMENSION, COMMAND_UNIT + unit)
                         with m.Case(isa.Op.CHUNK):
                             with m.If(free):
                                 m.d.comb += queue.r_en.eq(1)
                                 m.d.sync += [pc.eq(pc + 1), last_chunk.eq(1)]
-                                with m.If(after < self.tokens):
+                                with m.If(more):
                                     m.d.comb += jump.eq(1)
                                     m.d.sync += [
                                         pc.eq(0),
                                         last_chunk.eq(0),
                                         done_tokens.eq(after),
                                         position.eq(position + chunk_tokens),
-                                        chunk_tokens.eq(
-                                            Mux(remaining < self.chunk, remaining, self.chunk)
-                                        ),
+                                        chunk_tokens.eq(next_tokens),
                                     ]
                         with m.Case(isa.Op.END):
                             m.d.sync += fetching.eq(0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..config import AcceleratorConfig
 
-SCALAR_LATENCY = {False: (38, 80), True: (92, 134)}
+SCALAR_LATENCY = {False: (39, 82), True: (93, 136)}
 """With a norm or without: cycles from taking a measured row to its scale, and to the next row.
 `Scalar.latency`, which follows from the arithmetic units that it has."""
 HEAD_SCALES_LATENCY = 30
@@ -30,7 +30,8 @@ def row_cycles(config: AcceleratorConfig, ew: int, norm: bool, head: bool) -> Ro
     """Of a NORM_QUANT on rows of `ew` words."""
     scaled, free = SCALAR_LATENCY[norm]
     passes = 1 + (config.head_digits if head else 1)
-    fixed = 2 * (config.lanes.bit_length() - 1)  # statistics and lanes have a tree each
+    # Statistics and lanes have a tree each; registers at either end.
+    fixed = 2 * (config.lanes.bit_length() - 1) + 2
     first = fixed + max(17 + free + ew, 30 + scaled + passes * ew)
     return RowCycles(first, max(ew, free))
 

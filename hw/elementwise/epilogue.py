@@ -22,6 +22,7 @@ from ..interfaces import (
     row_words,
 )
 from ..isa import Mode
+from ..skid import Skid
 from . import head, pair
 from .modulo import Modulo
 from .pair import LanePair
@@ -150,9 +151,11 @@ class Epilogue(Component):
         m = Module()
         fields = op_view(self.command, isa.Op.LINEAR)
         mode = fields["mode"]
-        is_head, is_qkv = mode == Mode.HEAD, mode == Mode.QKV
-        is_residual, is_silu = mode == Mode.RESIDUAL, mode == Mode.GLU_SILU
-        is_glu = is_silu | (mode == Mode.GLU_RELU2)
+        # The first beat comes more than a cycle after the command.
+        is_head, is_qkv = register(m, mode == Mode.HEAD), register(m, mode == Mode.QKV)
+        is_residual = register(m, mode == Mode.RESIDUAL)
+        is_silu = register(m, mode == Mode.GLU_SILU)
+        is_glu = register(m, (mode == Mode.GLU_SILU) | (mode == Mode.GLU_RELU2))
         beat = self.i.payload
 
         m.submodules.factors = factors = Memory(
@@ -172,10 +175,12 @@ class Epilogue(Component):
 
         # HEAD
         m.submodules.head = unit = head.Head(c)
-        connect(m, flipped(self.scales), unit.scales)
+        m.submodules.scales = scales = Skid(32)
+        connect(m, flipped(self.scales), scales.i)
+        connect(m, scales.o, unit.scales)
         connect(m, unit.logits, flipped(self.logits))
         m.d.comb += [
-            unit.start.eq(self.start & is_head),
+            unit.start.eq(self.start & (mode == Mode.HEAD)),
             unit.rows.eq(fields["out_rows"]),
             unit.planes.eq(fields["planes"]),
             unit.address.eq(fields["address"]),
@@ -214,7 +219,7 @@ class Epilogue(Component):
         # Scales by segment.
         second = register(m, is_qkv & (beat.word >= fields["segment0"]))
         third = register(m, is_qkv & (beat.word >= fields["segment1"]))
-        scales = []
+        products = []
         for parity in ("even", "odd"):
             m.submodules[f"scale_{parity}"] = scale = Mul()
             chosen = [fields[f"scale{s}_{parity}"] for s in range(3)]
@@ -222,7 +227,7 @@ class Epilogue(Component):
                 scale.a.eq(read.data),
                 scale.b.eq(Mux(third, chosen[2], Mux(second, chosen[1], chosen[0]))),
             ]
-            scales.append(scale.o)
+            products.append(scale.o)
 
         # RoPE: the word within the head, by the remainder of the word within the segment.
         rope = fields["rope"]
@@ -244,7 +249,7 @@ class Epilogue(Component):
         rotate = delay(m, rotate, ROW_READ_LATENCY, reset_less=True)
 
         m.d.comb += [
-            self.x_read.en.eq(delay(m, valid, _X_AT - ROW_READ_LATENCY) & is_residual),
+            self.x_read.en.eq(delay(m, valid & is_residual, _X_AT - ROW_READ_LATENCY)),
             self.x_read.row.eq(at_x.token),
             self.x_read.word.eq(at_x.word),
         ]
@@ -258,8 +263,8 @@ class Epilogue(Component):
             m.d.comb += [
                 lane.acc_even.eq(delay(m, beat.acc[2 * n], _START, reset_less=True)),
                 lane.acc_odd.eq(delay(m, beat.acc[2 * n + 1], _START, reset_less=True)),
-                lane.scale_even.eq(scales[0]),
-                lane.scale_odd.eq(scales[1]),
+                lane.scale_even.eq(products[0]),
+                lane.scale_odd.eq(products[1]),
                 lane.cosine.eq(Mux(rotate, rotation[even], _ONE)),
                 lane.sine.eq(Mux(rotate, rotation[odd], 0)),
                 lane.x_even.eq(x[even]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth import Module, Signal, unsigned
 from amaranth.lib import data, enum, stream
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
@@ -136,7 +136,7 @@ class Passes(Component):
         m = Module()
         c = self._config
         tag_bits = tag_layout(c).size
-        m.submodules.tags = tags = SyncFIFO(width=tag_bits, depth=SEGMENTS)
+        m.submodules.tags = tags = SyncFIFOBuffered(width=tag_bits, depth=SEGMENTS)
         m.submodules.ready = ready = SyncFIFO(width=64, depth=SEGMENTS)
         space = Signal(range((1 << ring_bits(c)) + 1), init=1 << ring_bits(c))
         freed = Signal()

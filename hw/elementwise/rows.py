@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -53,6 +56,8 @@ class RowMemory(Component):
     Parameters
     ----------
     ram_style : the memory primitive that synthesis shall take, or None to leave it the choice.
+    cut : words beyond the largest power of two lie in LUT memory, where they would leave most of a
+        row of block memories empty.
     """
 
     LATENCY = ROW_READ_LATENCY
@@ -67,12 +72,13 @@ class RowMemory(Component):
         writers: int = 1,
         stats: bool = False,
         ram_style: str | None = None,
+        cut: bool = False,
     ) -> None:
         if stats and lane_bits != 32:
             raise ValueError(f"lane_bits is {lane_bits}: statistics are of binary32 lanes")
         self._rows, self._words, self._lanes, self._lane_bits = rows, words, lanes, lane_bits
         self._readers, self._writers = readers, writers
-        self._stats, self._ram_style = stats, ram_style
+        self._stats, self._ram_style, self._cut = stats, ram_style, cut
         ports: dict = {}
         for i in range(writers):
             ports[f"write{i}"] = In(RowWriteSignature(rows, words, lanes, lane_bits))
@@ -90,12 +96,7 @@ class RowMemory(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = self._lanes * self._lane_bits
-        attrs = {"ram_style": self._ram_style} if self._ram_style else {}
-        m.submodules.memory = memory = Memory(
-            shape=unsigned(width), depth=self._rows * self._words, init=[], attrs=attrs
-        )
-        write = memory.write_port(granularity=self._lane_bits)
-        read = memory.read_port(transparent_for=())
+        write, read = self._ports(m, width)
 
         row, word = Signal(range(max(self._rows, 2))), Signal(range(max(self._words, 2)))
         enable, mask = Signal(), Signal(self._lanes)
@@ -130,6 +131,39 @@ class RowMemory(Component):
             with m.If(port.en):
                 m.d.comb += [read.en.eq(1), read_row.eq(port.row), read_word.eq(port.word)]
         return m
+
+    def _ports(self, m: Module, width: int) -> tuple[Any, Any]:
+        """Write and read port of the memory, or of the two that it is cut into."""
+        depth = self._rows * self._words
+        whole = 1 << depth.bit_length() - 1
+        style = {"ram_style": self._ram_style} if self._ram_style else {}
+        parts = [(depth, style)]
+        if self._cut and depth > whole:
+            parts = [(whole, style), (depth - whole, {"ram_style": "distributed"})]
+        ports = []
+        for n, (size, attrs) in enumerate(parts):
+            memory = Memory(shape=unsigned(width), depth=size, init=[], attrs=attrs)
+            m.submodules["rest" if n else "memory"] = memory
+            write = memory.write_port(granularity=self._lane_bits)
+            ports.append((write, memory.read_port(transparent_for=())))
+        if len(ports) == 1:
+            return ports[0]
+        bits = (depth - 1).bit_length()
+        write = Signal(data.StructLayout({"addr": bits, "data": width, "en": self._lanes}))
+        read = Signal(data.StructLayout({"addr": bits, "data": width, "en": 1}))
+        beyond = Signal()
+        with m.If(read.en):
+            m.d.sync += beyond.eq(read.addr[-1])
+        for n, (to, back) in enumerate(ports):
+            m.d.comb += [
+                to.addr.eq(write.addr),
+                to.data.eq(write.data),
+                to.en.eq(Mux(write.addr[-1] == n, write.en, 0)),
+                back.addr.eq(read.addr),
+                back.en.eq(read.en),
+            ]
+        m.d.comb += read.data.eq(Mux(beyond, ports[1][1].data, ports[0][1].data))
+        return write, read
 
     def _elaborate_stats(
         self, m: Module, enable: Signal, row: Signal, mask: Signal, word: Value

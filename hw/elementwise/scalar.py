@@ -91,11 +91,11 @@ class Scalar(Component):
     @staticmethod
     def latency(norm: bool) -> tuple[int, int]:
         """Cycles from taking a row to `scaled`, and to taking the next one."""
-        scale = (Mul.LATENCY + 1) + 1 + (Divide.LATENCY + 1) + 1
+        scale = (Mul.LATENCY + 1) + 1 + (Divide.LATENCY + 2) + 1
         if norm:
             pipelines = (FromInt, Scale2, Mul, Add)
             scale += sum(p.LATENCY + 1 for p in pipelines) + Sqrt.LATENCY + 1
-        return scale, scale + Divide.LATENCY + 1 + 2 * (Mul.LATENCY + 1)
+        return scale, scale + Divide.LATENCY + 2 + 2 * (Mul.LATENCY + 1)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -143,10 +143,10 @@ class Scalar(Component):
 
         def start_divide(state: str, a: Value, b: Value, then: str) -> None:
             with m.State(state):
-                m.d.comb += [divide.start.eq(1), divide.a.eq(a), divide.b.eq(b)]
+                m.d.sync += [divide.start.eq(1), divide.a.eq(a), divide.b.eq(b)]
                 m.next = then
 
-        m.d.sync += [self.scaled.eq(0), self.factor_valid.eq(0)]
+        m.d.sync += [self.scaled.eq(0), self.factor_valid.eq(0), divide.start.eq(0)]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)

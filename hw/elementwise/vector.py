@@ -19,12 +19,13 @@ from ..interfaces import (
     row_words,
 )
 from ..isa import Op, Source
+from ..skid import Skid
 from .cycles import dividers
 from .head_scales import HeadScales
 from .kv_quant import KvQuant
 from .lanes import Lanes
 from .norm_quant import NormQuant, a8_signature
-from .passes import SEGMENTS, Passes
+from .passes import SEGMENTS, Passes, segment_layout
 from .rows import stats_latency
 from .scalar import Scalar, measured_layout
 
@@ -103,6 +104,8 @@ class VectorUnit(Component):
         settle = Signal(range(stats_latency(c.lanes) + 1))
         start = Signal()
         taken = self.cmd.valid & self.cmd.ready
+        unfinished = Signal()  # from RUN's end on
+        m.d.sync += unfinished.eq(Mux(is_kv, kv.busy, norm.busy))
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
@@ -119,10 +122,10 @@ class VectorUnit(Component):
             with m.State("RUN"):
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(~Mux(is_kv, kv.busy, norm.busy)):
+                with m.If(~unfinished):
                     m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
-        m.d.comb += self.moved.eq(self.a8_write.en | self.q_write.en)
+        m.d.sync += self.moved.eq(self.a8_write.en | self.q_write.en)
         # From when on the command is here: the linear unit's next one waits for this one's rows.
         complete = Signal()
         with m.If(self.cmd.valid & self.cmd.ready):
@@ -160,6 +163,8 @@ class VectorUnit(Component):
 
         # Segments come from the unit that executes the command.
         norm_turn = ~is_kv
+        m.submodules.segments = segments = Skid(segment_layout(c))
+        connect(m, segments.o, passes.segments)
         m.d.comb += [
             norm.start.eq(start & norm_turn),
             kv.start.eq(start & is_kv),
@@ -168,12 +173,12 @@ class VectorUnit(Component):
             norm.command.eq(command),
             kv.command.eq(command),
             passes.words.eq(Mux(is_kv, kv_fields["head_ew"], fields["ew"])),
-            passes.segments.payload.eq(
+            segments.i.payload.eq(
                 Mux(is_kv, kv.segments.payload.as_value(), norm.segments.payload.as_value())
             ),
-            passes.segments.valid.eq(Mux(is_kv, kv.segments.valid, norm.segments.valid)),
-            kv.segments.ready.eq(passes.segments.ready & is_kv),
-            norm.segments.ready.eq(passes.segments.ready & norm_turn),
+            segments.i.valid.eq(Mux(is_kv, kv.segments.valid, norm.segments.valid)),
+            kv.segments.ready.eq(segments.i.ready & is_kv),
+            norm.segments.ready.eq(segments.i.ready & norm_turn),
             passes.hold.eq(kv.hold & is_kv),
             kv.begin.eq(passes.begin & is_kv),
             kv.tag.eq(passes.tag),

@@ -7,12 +7,13 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..config import AcceleratorConfig
-from ..elementwise.epilogue import Epilogue
+from ..elementwise.epilogue import Epilogue, beat_layout
 from ..elementwise.rows import stats_latency
 from ..fp import delay
 from ..interfaces import RowReadSignature, command_layout, op_view
 from ..isa import Mode, Op
 from ..modules import ModuleLibrary
+from ..skid import Skid
 from .control import a8_words
 from .engine import LinearEngine
 
@@ -70,14 +71,16 @@ class LinearUnit(Component):
         mode, anew = args["mode"], engine.start & (args["first_row"] == 0)
 
         # A token's last beat, on its way through the epilogue and the statistics of its row.
-        settled = Epilogue.GLU_LATENCY + stats_latency(self._config.lanes)
+        settled = Skid.LATENCY + Epilogue.GLU_LATENCY + stats_latency(self._config.lanes)
         m.d.sync += self.finished.eq(self.finished + delay(m, engine.closed, settled))
         with m.If(engine.start):
             m.d.sync += self.finished.eq(0)
 
         connect(m, flipped(self.weights), engine.weights)
         connect(m, engine.a8_read, flipped(self.a8_read))
-        connect(m, engine.o, epilogue.i)
+        m.submodules.beats = beats = Skid(beat_layout(self._config))
+        connect(m, engine.o, beats.i)
+        connect(m, beats.o, epilogue.i)
         for name in _PASSED_UP:
             connect(m, flipped(getattr(self, name)), getattr(epilogue, name))
         # A command's last beat is in the epilogue before the engine has ended it.
@@ -92,12 +95,14 @@ class LinearUnit(Component):
             engine.made.eq(self.made),
             epilogue.command.eq(engine.command),
             epilogue.start.eq(engine.start),
-            self.clear_x.eq(anew & (mode == Mode.RESIDUAL)),
-            self.clear_f.eq(anew & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
             self.argmax.eq(epilogue.argmax),
             self.argmax_logit.eq(epilogue.argmax_logit),
             self.weight_wait.eq(engine.weight_wait),
             self.weights_left.eq(engine.weights_left),
-            self.moved.eq(engine.sweeping | (engine.o.valid & engine.o.ready)),
+        ]
+        m.d.sync += [
+            self.clear_x.eq(anew & (mode == Mode.RESIDUAL)),
+            self.clear_f.eq(anew & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
+            self.moved.eq(engine.sweeping | (beats.o.valid & beats.o.ready)),
         ]
         return m

@@ -119,6 +119,8 @@ def play(
             ctx.set(getattr(dut, name), value)
         ctx.set(dut.weights_left, weights_left)
         for _ in range(calls):
+            for _ in range(4):  # an AXI write lies between
+                await ctx.tick()
             ctx.set(dut.start, 1)
             await ctx.tick()
             ctx.set(dut.start, 0)
