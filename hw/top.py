@@ -131,9 +131,9 @@ class Terntable(Component):
             connect(m, getattr(sequencer, f"cmd_{name}"), unit.cmd)
             m.d.comb += [
                 getattr(sequencer, f"busy_{name}").eq(unit.busy),
-                status.active[index].eq(unit.busy),
             ]
-        m.d.comb += status.active[len(isa.Unit)].eq(linear.weight_wait)
+            m.d.sync += status.active[index].eq(unit.busy)
+        m.d.sync += status.active[len(isa.Unit)].eq(linear.weight_wait)
 
         # Progress.
         moved = (sequencer.moved, vector.moved, linear.moved, attention.moved)

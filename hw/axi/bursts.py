@@ -67,7 +67,7 @@ class BurstSplitter(Component):
         shift = exact_log2(self._bus_bits // 8)
         page_beats = PAGE_BYTES >> shift
         address = Signal(32)
-        remaining = Signal(24)
+        remaining, some = Signal(24), Signal()
         most = Signal(9)  # beats that the descriptor and the burst limit allow
         page = Signal(range(page_beats + 1))  # beats to the end of the page
         ends = Signal()  # the burst limit allows the rest of the descriptor
@@ -76,12 +76,13 @@ class BurstSplitter(Component):
         m.d.comb += [self.o.payload.address.eq(address), self.o.payload.beats.eq(beats)]
         with m.FSM() as fsm:
             with m.State("NEXT"):
-                with m.If(remaining == 0):
+                with m.If(~some):
                     m.d.comb += self.req.ready.eq(1)
                     with m.If(self.req.valid):
                         m.d.sync += [
                             address.eq(self.req.payload.address),
                             remaining.eq(self.req.payload.beats),
+                            some.eq(self.req.payload.beats != 0),
                         ]
                 with m.Else():
                     short = remaining < self._burst_beats
@@ -101,7 +102,8 @@ class BurstSplitter(Component):
                     m.d.sync += [
                         address.eq(address + (beats << shift)),
                         remaining.eq(remaining - beats),
+                        some.eq(~self.last),
                     ]
                     m.next = "NEXT"
-        m.d.comb += self.busy.eq(~fsm.ongoing("NEXT") | (remaining != 0))
+        m.d.comb += self.busy.eq(~fsm.ongoing("NEXT") | some)
         return m

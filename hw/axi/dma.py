@@ -134,9 +134,10 @@ class Dma(Component):
                 port.halt.eq(errors.o.valid),
                 getattr(errors, f"i{n}").eq(port.error),
             ]
+        m.d.sync += self.outstanding.valid.eq(0)
         for port in reversed(ports):
             with m.If(port.waiting.valid):
-                m.d.comb += self.outstanding.eq(port.waiting)
+                m.d.sync += self.outstanding.eq(port.waiting)
         m.d.comb += [
             write.lower.eq(self.write_base),
             errors.clear.eq(self.flush),

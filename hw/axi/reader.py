@@ -57,7 +57,9 @@ class ReadChannel(Component):
         connect(m, flipped(self.channel.req), splitter.req)
 
         room = Signal(range(self._depth + 1), init=self._depth)
-        enough = room >= splitter.o.payload.beats
+        # As of the cycle before, when the same burst was there; it stays true.
+        enough = Signal()
+        m.d.sync += enough.eq(splitter.o.valid & (room >= splitter.o.payload.beats))
         m.d.comb += [
             self.burst.payload.eq(splitter.o.payload),
             # Room only grows while a burst is offered, so the offer stands.

@@ -67,7 +67,10 @@ class WriteChannel(Component):
         outstanding = Signal(range(self.OUTSTANDING + 1))
         # Bursts in progress, the oldest lowest: whether they are the last of a descriptor.
         lasts = Signal(self.OUTSTANDING)
-        allowed = (present >= splitter.o.payload.beats) & (outstanding != self.OUTSTANDING)
+        # As of the cycle before, when the same burst was there; it stays true.
+        enough = Signal()
+        m.d.sync += enough.eq(splitter.o.valid & (present >= splitter.o.payload.beats))
+        allowed = enough & (outstanding != self.OUTSTANDING)
         m.d.comb += [
             self.burst.payload.eq(splitter.o.payload),
             # `present` only grows and `outstanding` only falls while a burst is offered.

@@ -80,7 +80,9 @@ class LoadUnit(Component):
         requested = Signal(16)
         row = Signal(16)
         word = Signal(32)
-        beat = Signal(24)
+        # What is to come of the row in words and beats, and of the rows; nothing is.
+        words_left, beats_left, rows_left = Signal(32), Signal(24), Signal(16)
+        words_over, beats_over, rows_over = Signal(), Signal(), Signal()
 
         is_scale = dest == isa.Dest.SCALE
         row_bytes = Signal(34)
@@ -119,11 +121,19 @@ class LoadUnit(Component):
                 ]
                 m.next = "OFFSET"
             with m.State("OFFSET"):
-                m.d.sync += address.eq(address + first)
+                m.d.sync += [
+                    address.eq(address + first),
+                    words_left.eq(words),
+                    beats_left.eq(beats),
+                    rows_left.eq(rows),
+                    words_over.eq(0),
+                    beats_over.eq(0),
+                    rows_over.eq(0),
+                ]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += running.eq(1)
-                with m.If(row == rows):
+                with m.If(rows_over):
                     m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
 
@@ -144,26 +154,34 @@ class LoadUnit(Component):
             to_scale.clear.eq(row_end),
             to_word.i.payload.eq(self.load.data.payload),
             to_scale.i.payload.eq(self.load.data.payload),
-            to_word.i.valid.eq(self.load.data.valid & running & ~is_scale & (beat != beats)),
-            to_scale.i.valid.eq(self.load.data.valid & running & is_scale & (beat != beats)),
+            to_word.i.valid.eq(self.load.data.valid & running & ~is_scale & ~beats_over),
+            to_scale.i.valid.eq(self.load.data.valid & running & is_scale & ~beats_over),
             self.load.data.ready.eq(
-                running & (beat != beats) & Mux(is_scale, to_scale.i.ready, to_word.i.ready)
+                running & ~beats_over & Mux(is_scale, to_scale.i.ready, to_word.i.ready)
             ),
         ]
         with m.If(self.load.data.valid & self.load.data.ready):
-            m.d.sync += beat.eq(beat + 1)
+            m.d.sync += [beats_left.eq(beats_left - 1), beats_over.eq(beats_left == 1)]
         with m.If(row_end):
-            m.d.sync += [beat.eq(0), word.eq(0), row.eq(row + 1)]
+            m.d.sync += [
+                beats_left.eq(beats),
+                beats_over.eq(0),
+                words_left.eq(words),
+                words_over.eq(0),
+                rows_left.eq(rows_left - 1),
+                rows_over.eq(rows_left == 1),
+                word.eq(0),
+                row.eq(row + 1),
+            ]
 
         clean = Signal(word_bits)
         for i in range(c.lanes):
             m.d.comb += clean[32 * i : 32 * (i + 1)].eq(
                 sanitise(to_word.o.payload[32 * i : 32 * (i + 1)])
             )
-        filled = running & (row != rows) & (word == words)
-        storing = running & (row != rows) & (word != words)
+        storing = running & ~rows_over & ~words_over
         m.d.comb += [
-            row_end.eq(filled & (beat == beats)),
+            row_end.eq(running & ~rows_over & words_over & beats_over),
             to_word.o.ready.eq(storing & ~is_scale),
             self.scales.valid.eq(to_scale.o.valid & storing & is_scale),
             self.scales.payload.eq(sanitise(to_scale.o.payload)),
@@ -171,7 +189,11 @@ class LoadUnit(Component):
         ]
         store = to_word.o.valid & to_word.o.ready
         with m.If(store | (self.scales.valid & self.scales.ready)):
-            m.d.sync += word.eq(word + 1)
+            m.d.sync += [
+                word.eq(word + 1),
+                words_left.eq(words_left - 1),
+                words_over.eq(words_left == 1),
+            ]
         for port, where in (
             (self.x_write, isa.Dest.RESIDUAL),
             (self.rope_write, isa.Dest.ROPE),

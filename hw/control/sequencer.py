@@ -133,7 +133,18 @@ class Sequencer(Component):
         m.d.comb += [op.eq(words[0][:8]), mask.eq(words[0][8:16])]
         # Its turn begins the cycle after it came to the head, with what was seen of it then.
         turn = Signal()
-        m.d.sync += turn.eq(queue.r_rdy & (stale == 0) & ~queue.r_en)
+        for_unit = Signal(len(isa.Unit))
+        is_chunk, is_end = Signal(), Signal()
+        m.d.sync += [
+            turn.eq(queue.r_rdy & (stale == 0) & ~queue.r_en),
+            is_chunk.eq(op == isa.Op.CHUNK),
+            is_end.eq(op == isa.Op.END),
+            for_unit.eq(0),
+        ]
+        with m.Switch(op):
+            for code, unit in isa.UNIT_OF.items():
+                with m.Case(code):
+                    m.d.sync += for_unit.eq(1 << unit)
 
         # As of the cycle before; a unit is busy from the cycle after it took a command.
         offered = Signal(len(isa.Unit))  # the command is for this unit and may go
@@ -203,7 +214,7 @@ class Sequencer(Component):
 
         m.d.sync += self.error.valid.eq(0)
 
-        def fail(code: Error, unit: int) -> None:
+        def fail(code: Error, unit: int | Signal) -> None:
             """Report the command in turn."""
             m.d.sync += [
                 self.error.valid.eq(1),
@@ -245,39 +256,41 @@ class Sequencer(Component):
             with m.State("RUN"):
                 m.d.comb += self.busy.eq(1)
                 m.d.comb += queue.r_en.eq((stale != 0) | accepted)
+                m.d.comb += offered.eq(Mux(turn & free & fits & ~self.halt, for_unit, 0))
+                with m.If(accepted):
+                    m.d.sync += pc.eq(pc + 1)
                 with m.If(turn):
-                    with m.Switch(op):
-                        for code, unit in isa.UNIT_OF.items():
-                            with m.Case(code):
-                                m.d.comb += offered[unit].eq(free & fits & ~self.halt)
-                                with m.If(accepted):
-                                    m.d.sync += pc.eq(pc + 1)
-                                with m.If(~fits):
-                                    fail(Error.BAD_DIMENSION, COMMAND_UNIT + unit)
-                        with m.Case(isa.Op.CHUNK):
-                            with m.If(free):
-                                m.d.comb += queue.r_en.eq(1)
-                                m.d.sync += [pc.eq(pc + 1), last_chunk.eq(1)]
-                                with m.If(more):
-                                    m.d.comb += jump.eq(1)
-                                    m.d.sync += [
-                                        pc.eq(0),
-                                        last_chunk.eq(0),
-                                        done_tokens.eq(after),
-                                        position.eq(position + chunk_tokens),
-                                        chunk_tokens.eq(next_tokens),
-                                    ]
-                        with m.Case(isa.Op.END):
-                            m.d.sync += fetching.eq(0)
-                            with m.If(busies == 0):
-                                m.d.comb += [queue.r_en.eq(1), jump.eq(1)]
-                                with m.If(~last_chunk | ~to_logits | self.weights_left):
-                                    fail(Error.EARLY_END, SEQUENCER_UNIT)
-                                with m.Else():
-                                    m.d.comb += self.done.eq(1)
-                                    m.next = "IDLE"
-                        with m.Default():
-                            fail(Error.BAD_COMMAND, SEQUENCER_UNIT)
+                    with m.If(for_unit.any()):
+                        with m.If(~fits):
+                            unit = Signal(8)
+                            for number in isa.Unit:
+                                with m.If(for_unit[number]):
+                                    m.d.comb += unit.eq(COMMAND_UNIT + number)
+                            fail(Error.BAD_DIMENSION, unit)
+                    with m.Elif(is_chunk):
+                        with m.If(free):
+                            m.d.comb += queue.r_en.eq(1)
+                            m.d.sync += [pc.eq(pc + 1), last_chunk.eq(1)]
+                            with m.If(more):
+                                m.d.comb += jump.eq(1)
+                                m.d.sync += [
+                                    pc.eq(0),
+                                    last_chunk.eq(0),
+                                    done_tokens.eq(after),
+                                    position.eq(position + chunk_tokens),
+                                    chunk_tokens.eq(next_tokens),
+                                ]
+                    with m.Elif(is_end):
+                        m.d.sync += fetching.eq(0)
+                        with m.If(busies == 0):
+                            m.d.comb += [queue.r_en.eq(1), jump.eq(1)]
+                            with m.If(~last_chunk | ~to_logits | self.weights_left):
+                                fail(Error.EARLY_END, SEQUENCER_UNIT)
+                            with m.Else():
+                                m.d.comb += self.done.eq(1)
+                                m.next = "IDLE"
+                    with m.Else():
+                        fail(Error.BAD_COMMAND, SEQUENCER_UNIT)
             with m.State("STOP"):
                 # Only a reset leads out of an error.
                 m.d.sync += fetching.eq(0)

@@ -45,8 +45,8 @@ class CallStatus(Component):
     the command in turn. `error_address` is the offset of the access that failed, that of the
     command where there is none.
 
-    Latency: two cycles from a CONTROL write to `start` and from a report to `halt`; a start during
-    a soft reset waits for its end. Counters wrap at 2**32 and clear at start.
+    Latency: two cycles from a CONTROL write to `start`, three from a report to `halt`; a start
+    during a soft reset waits for its end. Counters wrap at 2**32 and clear at start.
 
     Ports
     -----
@@ -203,17 +203,26 @@ class CallStatus(Component):
                     m.d.comb += command.eq((report.address - self.program) >> COMMAND_SHIFT)
         failed_command = Signal(INDEX_BITS)
         m.d.comb += self.error_command.eq(Mux(failed, failed_command, self.index))
-        of_bus = Signal()
-        m.d.comb += of_bus.eq(report.unit < COMMAND_UNIT)
-        with m.If(report.valid & ~failed):
+        # And once more, with the command that it belongs to.
+        chosen = Signal(error_layout())
+        blamed = Signal(INDEX_BITS)
+        of_command = Signal()
+        m.d.sync += [
+            chosen.eq(report),
+            blamed.eq(command),
+            of_command.eq(~refused & (report.unit >= COMMAND_UNIT)),
+        ]
+        with m.If(reset):
+            m.d.sync += chosen.valid.eq(0)
+        with m.If(chosen.valid & ~failed):
             m.d.sync += [
                 failed.eq(1),
                 busy.eq(0),
                 wanted.eq(0),
-                failed_command.eq(command),
-                self.error_code.eq(report.code),
-                self.error_unit.eq(report.unit),
+                failed_command.eq(blamed),
+                self.error_code.eq(chosen.code),
+                self.error_unit.eq(chosen.unit),
                 self.error_address.eq(
-                    Mux(refused | of_bus, report.address, self.program + (command << COMMAND_SHIFT))
+                    Mux(of_command, self.program + (blamed << COMMAND_SHIFT), chosen.address)
                 ),
             ]

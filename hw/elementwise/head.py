@@ -77,12 +77,12 @@ class Head(Component):
         room = Signal()
 
         # Rows in, planes counted.
-        rows_left = Signal(32)
+        rows_left, some = Signal(32), Signal()
         plane = Signal(3)
         final_plane = plane + 1 == self.planes
         allowed = Signal()
         m.d.comb += [
-            allowed.eq(room & (rows_left != 0)),
+            allowed.eq(room & some),
             self.i.ready.eq(allowed & (~final_plane | self.scales.valid)),
             self.scales.ready.eq(allowed & final_plane & self.i.valid),
         ]
@@ -90,6 +90,7 @@ class Head(Component):
         with m.If(taken):
             m.d.sync += [
                 rows_left.eq(rows_left - 1),
+                some.eq(rows_left != 1),
                 plane.eq(Mux(final_plane, 0, plane + 1)),
             ]
 
@@ -126,7 +127,7 @@ class Head(Component):
         self._elaborate_argmax(m, valid, logit)
         self._elaborate_output(m, valid, final, logit, room)
         with m.If(self.start):
-            m.d.sync += [rows_left.eq(self.rows), plane.eq(0)]
+            m.d.sync += [rows_left.eq(self.rows), some.eq(1), plane.eq(0)]
         return m
 
     def _elaborate_argmax(self, m: Module, valid: Signal, logit: Signal) -> None:

@@ -89,8 +89,12 @@ class RecordWriter(Component):
         slot = Signal(slot_bits)  # of the record that is begun
         scales = Signal(data.ArrayLayout(data.ArrayLayout(unsigned(32), 2), SLOTS))
         is_key, is_value = self.tag.kind == Kind.KEY, self.tag.kind == Kind.VALUE
-        m.d.comb += self.hold.eq(is_key & (taken == SLOTS))
-        m.d.sync += taken.eq(taken + (self.begin & is_key) - drained)
+        full, following = Signal(), Signal.like(taken)
+        m.d.comb += [
+            self.hold.eq(is_key & full),
+            following.eq(taken + (self.begin & is_key) - drained),
+        ]
+        m.d.sync += [taken.eq(following), full.eq(following == SLOTS)]
         with m.If(self.begin & is_key):
             m.d.sync += scales[slot][0].eq(self.factor)
         with m.If(self.begin & is_value):

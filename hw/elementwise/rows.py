@@ -145,23 +145,26 @@ class RowMemory(Component):
             memory = Memory(shape=unsigned(width), depth=size, init=[], attrs=attrs)
             m.submodules["rest" if n else "memory"] = memory
             write = memory.write_port(granularity=self._lane_bits)
-            ports.append((write, memory.read_port(transparent_for=())))
+            # LUT memory behind a register, rather than before one.
+            back = memory.read_port(domain="comb" if n else "sync")
+            ports.append((write, back))
         if len(ports) == 1:
             return ports[0]
         bits = (depth - 1).bit_length()
         write = Signal(data.StructLayout({"addr": bits, "data": width, "en": self._lanes}))
         read = Signal(data.StructLayout({"addr": bits, "data": width, "en": 1}))
         beyond = Signal()
+        held = Signal.like(ports[1][1].addr)
         with m.If(read.en):
-            m.d.sync += beyond.eq(read.addr[-1])
-        for n, (to, back) in enumerate(ports):
+            m.d.sync += [beyond.eq(read.addr[-1]), held.eq(read.addr)]
+        for n, (to, _) in enumerate(ports):
             m.d.comb += [
                 to.addr.eq(write.addr),
                 to.data.eq(write.data),
                 to.en.eq(Mux(write.addr[-1] == n, write.en, 0)),
-                back.addr.eq(read.addr),
-                back.en.eq(read.en),
             ]
+        first, second = (back for _, back in ports)
+        m.d.comb += [first.addr.eq(read.addr), first.en.eq(read.en), second.addr.eq(held)]
         m.d.comb += read.data.eq(Mux(beyond, ports[1][1].data, ports[0][1].data))
         return write, read
 

@@ -138,7 +138,7 @@ class VectorUnit(Component):
 
         # Row memories. Only the one that is read sees `en`: others have readers of their own.
         source = Signal(Source)
-        m.d.comb += source.eq(Mux(is_kv, Source.ROW, fields["source"]))
+        m.d.sync += source.eq(Mux(is_kv, Source.ROW, fields["source"]))
         m.d.comb += passes.stall.eq(self.x_taken & (source == Source.RESIDUAL))
         rows = {Source.RESIDUAL: "x", Source.ROW: "f"}
         for which, name in rows.items():
