@@ -82,8 +82,10 @@ class BurstSplitter(Component):
                         m.d.sync += [
                             address.eq(self.req.payload.address),
                             remaining.eq(self.req.payload.beats),
-                            some.eq(self.req.payload.beats != 0),
+                            some.eq(1),
                         ]
+                with m.Elif(remaining == 0):
+                    m.d.sync += some.eq(0)
                 with m.Else():
                     short = remaining < self._burst_beats
                     m.d.sync += [

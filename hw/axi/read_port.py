@@ -87,19 +87,19 @@ class ReadPort(Component):
         # Priority.
         fence = Fence(self._bus_bits, count)
         m.submodules.fence = ResetInserter(self.flush)(fence)
-        checked = Skid(fence.o.payload.shape())
-        m.submodules.checked = ResetInserter(self.flush)(checked)
-        connect(m, fence.o, checked.i)
+        chosen = Skid(fence.i.payload.shape())
+        m.submodules.chosen = ResetInserter(self.flush)(chosen)
+        connect(m, chosen.o, fence.i)
         m.d.comb += [fence.base.eq(self.base), fence.limit.eq(self.limit)]
         taken = C(0, 1)
         for n, burst in enumerate(bursts):
-            m.d.comb += burst.ready.eq(fence.i.ready & ~taken & ~self.flush)
+            m.d.comb += burst.ready.eq(chosen.i.ready & ~taken & ~self.flush)
             with m.If(burst.valid & ~taken):
                 m.d.comb += [
-                    fence.i.valid.eq(~self.flush),
-                    fence.i.payload.address.eq(burst.payload.address),
-                    fence.i.payload.beats.eq(burst.payload.beats),
-                    fence.i.payload.source.eq(n),
+                    chosen.i.valid.eq(~self.flush),
+                    chosen.i.payload.address.eq(burst.payload.address),
+                    chosen.i.payload.beats.eq(burst.payload.beats),
+                    chosen.i.payload.source.eq(n),
                 ]
             taken = taken | burst.valid
 
@@ -112,13 +112,13 @@ class ReadPort(Component):
         with m.Elif(self.idle):
             m.d.sync += draining.eq(0)
 
-        access = checked.o.payload
+        access = fence.o.payload
         owner_in = data.View(owner_layout, owners.w_data)
         stopped = draining | self.flush | self.halt
         go = Signal()
         m.d.comb += [
             go.eq(
-                checked.o.valid
+                fence.o.valid
                 & access.ok
                 & ~stopped
                 & owners.w_rdy
@@ -127,7 +127,7 @@ class ReadPort(Component):
             owner_in.source.eq(access.source),
             owner_in.address.eq(access.address),
             owners.w_en.eq(go),
-            checked.o.ready.eq(go),
+            fence.o.ready.eq(go),
         ]
         with m.If(self.ar.ready):
             m.d.sync += self.ar.valid.eq(0)
@@ -168,6 +168,6 @@ class ReadPort(Component):
 
         with m.If(live & bad):
             report(m, self.error, Error.READ_RESPONSE, units[owner.source], owner.address)
-        with m.Elif(checked.o.valid & ~access.ok & ~stopped):
+        with m.Elif(fence.o.valid & ~access.ok & ~stopped):
             report(m, self.error, Error.READ_FENCE, units[access.source], access.address)
         return m

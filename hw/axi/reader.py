@@ -72,7 +72,8 @@ class ReadChannel(Component):
             buffer.r_en.eq(self.channel.data.ready),
         ]
         asked = self.burst.valid & self.burst.ready
-        freed = self.channel.data.valid & self.channel.data.ready
+        freed = Signal()  # a cycle late, which only delays
+        m.d.sync += freed.eq(self.channel.data.valid & self.channel.data.ready)
         with m.If(asked):
             m.d.sync += room.eq(room - self.burst.payload.beats + freed)
         with m.Elif(freed):

@@ -94,9 +94,9 @@ class WritePort(Component):
         # Priority.
         fence = Fence(self._bus_bits, count)
         m.submodules.fence = ResetInserter(self.flush)(fence)
-        checked = Skid(fence.o.payload.shape())
-        m.submodules.checked = ResetInserter(self.flush)(checked)
-        connect(m, fence.o, checked.i)
+        chosen = Skid(fence.i.payload.shape())
+        m.submodules.chosen = ResetInserter(self.flush)(chosen)
+        connect(m, chosen.o, fence.i)
         m.d.comb += [
             fence.base.eq(self.base),
             fence.lower.eq(self.lower),
@@ -104,13 +104,13 @@ class WritePort(Component):
         ]
         taken = C(0, 1)
         for n, burst in enumerate(bursts):
-            m.d.comb += burst.ready.eq(fence.i.ready & ~taken & ~self.flush)
+            m.d.comb += burst.ready.eq(chosen.i.ready & ~taken & ~self.flush)
             with m.If(burst.valid & ~taken):
                 m.d.comb += [
-                    fence.i.valid.eq(~self.flush),
-                    fence.i.payload.address.eq(burst.payload.address),
-                    fence.i.payload.beats.eq(burst.payload.beats),
-                    fence.i.payload.source.eq(n),
+                    chosen.i.valid.eq(~self.flush),
+                    chosen.i.payload.address.eq(burst.payload.address),
+                    chosen.i.payload.beats.eq(burst.payload.beats),
+                    chosen.i.payload.source.eq(n),
                 ]
             taken = taken | burst.valid
 
@@ -125,13 +125,13 @@ class WritePort(Component):
         with m.Elif(self.idle):
             m.d.sync += draining.eq(0)
 
-        access = checked.o.payload
+        access = fence.o.payload
         stopped = draining | self.flush | self.halt
         go = Signal()
         m.d.comb += [
             # A burst leaves `owed` before it leaves `owners`: room in one is room in both.
             go.eq(
-                checked.o.valid
+                fence.o.valid
                 & access.ok
                 & ~stopped
                 & owners.w_rdy
@@ -141,7 +141,7 @@ class WritePort(Component):
             owed.w_en.eq(go),
             owners.w_data.eq(Cat(access.source, access.address)),
             owners.w_en.eq(go),
-            checked.o.ready.eq(go),
+            fence.o.ready.eq(go),
         ]
         with m.If(self.aw.ready):
             m.d.sync += self.aw.valid.eq(0)
@@ -206,6 +206,6 @@ class WritePort(Component):
 
         with m.If(answered & bad & ~draining):
             report(m, self.error, Error.WRITE_RESPONSE, units[owner.source], owner.address)
-        with m.Elif(checked.o.valid & ~access.ok & ~stopped):
+        with m.Elif(fence.o.valid & ~access.ok & ~stopped):
             report(m, self.error, Error.WRITE_FENCE, units[access.source], access.address)
         return m

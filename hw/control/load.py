@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from .. import isa, numeric
@@ -18,6 +18,7 @@ from ..interfaces import (
     op_view,
     row_words,
 )
+from ..skid import Skid
 
 reference = numeric.sanitise
 """What happens to every word on its way: numeric.sanitise."""
@@ -83,6 +84,9 @@ class LoadUnit(Component):
         # What is to come of the row in words and beats, and of the rows; nothing is.
         words_left, beats_left, rows_left = Signal(32), Signal(24), Signal(16)
         words_over, beats_over, rows_over = Signal(), Signal(), Signal()
+
+        m.submodules.data = data = Skid(c.bus_bits)
+        connect(m, flipped(self.load.data), data.i)
 
         is_scale = dest == isa.Dest.SCALE
         row_bytes = Signal(34)
@@ -152,15 +156,15 @@ class LoadUnit(Component):
         m.d.comb += [
             to_word.clear.eq(row_end),
             to_scale.clear.eq(row_end),
-            to_word.i.payload.eq(self.load.data.payload),
-            to_scale.i.payload.eq(self.load.data.payload),
-            to_word.i.valid.eq(self.load.data.valid & running & ~is_scale & ~beats_over),
-            to_scale.i.valid.eq(self.load.data.valid & running & is_scale & ~beats_over),
-            self.load.data.ready.eq(
+            to_word.i.payload.eq(data.o.payload),
+            to_scale.i.payload.eq(data.o.payload),
+            to_word.i.valid.eq(data.o.valid & running & ~is_scale & ~beats_over),
+            to_scale.i.valid.eq(data.o.valid & running & is_scale & ~beats_over),
+            data.o.ready.eq(
                 running & ~beats_over & Mux(is_scale, to_scale.i.ready, to_word.i.ready)
             ),
         ]
-        with m.If(self.load.data.valid & self.load.data.ready):
+        with m.If(data.o.valid & data.o.ready):
             m.d.sync += [beats_left.eq(beats_left - 1), beats_over.eq(beats_left == 1)]
         with m.If(row_end):
             m.d.sync += [

@@ -174,7 +174,10 @@ class CallStatus(Component):
         for source in (self.sequencer_error, self.dma_error, self.watchdog_error):
             later = Signal(error_layout())
             m.d.sync += later.eq(source)
-            with m.If(reset):
+            # The DMA's report stays up until the reset has reached it. The watchdog's alone counts
+            # in a reset: a bus that does not answer holds up the reset and the call that waits for
+            # it.
+            with m.If(reset | (self.reset_units if source is not self.watchdog_error else 0)):
                 m.d.sync += later.valid.eq(0)
             reports.append(later)
         of_sequencer, of_dma, of_watchdog = reports
@@ -183,11 +186,9 @@ class CallStatus(Component):
 
         report = Signal(error_layout())
         command = Signal(INDEX_BITS)
-        # The DMA's report stays up until the reset has reached it. The watchdog's alone counts in a
-        # reset: a bus that does not answer holds up the reset and the call that waits for it.
-        with m.If(of_sequencer.valid & ~self.reset_units):
+        with m.If(of_sequencer.valid):
             m.d.comb += report.eq(of_sequencer)
-        with m.If(of_dma.valid & ~self.reset_units):
+        with m.If(of_dma.valid):
             m.d.comb += report.eq(of_dma)
         with m.If(of_watchdog.valid):
             m.d.comb += report.eq(of_watchdog)

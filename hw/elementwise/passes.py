@@ -188,6 +188,8 @@ class Passes(Component):
         active = Signal()
         again = Signal()  # a second pass follows
         to_go = Signal(16)
+        final, single = Signal(), Signal()  # the last word; a segment has one word
+        m.d.sync += single.eq(self.words == 1)
         start = Signal(ring_bits(c))  # of the segment in the ring
         q = self.quantise
         address = Signal.like(start)
@@ -195,7 +197,7 @@ class Passes(Component):
         scale = Signal(32)
         m.d.comb += [
             q.valid.eq(active),
-            q.last.eq(to_go == 1),
+            q.last.eq(final),
             q.address.eq(address),
             q.scale.eq(scale),
             q.tag.eq(tag),
@@ -204,9 +206,9 @@ class Passes(Component):
             self.begin.eq(ready.r_rdy & ~self.hold & (~active | (q.last & ~again))),
         ]
         with m.If(active):
-            m.d.sync += [address.eq(address + 1), to_go.eq(to_go - 1)]
+            m.d.sync += [address.eq(address + 1), to_go.eq(to_go - 1), final.eq(to_go == 2)]
             with m.If(q.last):
-                m.d.sync += [again.eq(0), active.eq(again), to_go.eq(self.words)]
+                m.d.sync += [again.eq(0), active.eq(again), to_go.eq(self.words), final.eq(single)]
                 with m.If(again):
                     m.d.sync += address.eq(start)
                 with m.Else():
@@ -216,6 +218,7 @@ class Passes(Component):
                 active.eq(1),
                 again.eq(self.tag.high),
                 to_go.eq(self.words),
+                final.eq(single),
                 tag.eq(self.tag),
                 scale.eq(scales.scale),
             ]

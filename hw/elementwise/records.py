@@ -90,15 +90,23 @@ class RecordWriter(Component):
         scales = Signal(data.ArrayLayout(data.ArrayLayout(unsigned(32), 2), SLOTS))
         is_key, is_value = self.tag.kind == Kind.KEY, self.tag.kind == Kind.VALUE
         full, following = Signal(), Signal.like(taken)
+        # A cycle late: after a K head comes its V head, which is not held.
+        begin_key, begin_value, factor = Signal(), Signal(), Signal(32)
         m.d.comb += [
             self.hold.eq(is_key & full),
-            following.eq(taken + (self.begin & is_key) - drained),
+            following.eq(taken + begin_key - drained),
         ]
-        m.d.sync += [taken.eq(following), full.eq(following == SLOTS)]
-        with m.If(self.begin & is_key):
-            m.d.sync += scales[slot][0].eq(self.factor)
-        with m.If(self.begin & is_value):
-            m.d.sync += [scales[slot][1].eq(self.factor), slot.eq(slot + 1)]
+        m.d.sync += [
+            taken.eq(following),
+            full.eq(following == SLOTS),
+            begin_key.eq(self.begin & is_key),
+            begin_value.eq(self.begin & is_value),
+            factor.eq(self.factor),
+        ]
+        with m.If(begin_key):
+            m.d.sync += scales[slot][0].eq(factor)
+        with m.If(begin_value):
+            m.d.sync += [scales[slot][1].eq(factor), slot.eq(slot + 1)]
 
         # Codes in.
         kind = self.codes.tag.kind

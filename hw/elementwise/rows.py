@@ -107,8 +107,10 @@ class RowMemory(Component):
         for i in reversed(range(self._writers)):
             port = getattr(self, f"write{i}")
             with m.If(port.en):
+                m.d.comb += enable.eq(1)
+            # The last one's address and data need no choice.
+            with m.If(port.en | (i == self._writers - 1)):
                 m.d.comb += [
-                    enable.eq(1),
                     row.eq(port.row),
                     word.eq(port.word),
                     mask.eq(port.mask),
@@ -129,7 +131,9 @@ class RowMemory(Component):
             port = getattr(self, f"read{i}")
             m.d.comb += port.data.eq(output)
             with m.If(port.en):
-                m.d.comb += [read.en.eq(1), read_row.eq(port.row), read_word.eq(port.word)]
+                m.d.comb += read.en.eq(1)
+            with m.If(port.en | (i == self._readers - 1)):
+                m.d.comb += [read_row.eq(port.row), read_word.eq(port.word)]
         return m
 
     def _ports(self, m: Module, width: int) -> tuple[Any, Any]:

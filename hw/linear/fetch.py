@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from numpy.typing import NDArray
 
 from ..config import AcceleratorConfig
 from ..interfaces import ReadChannelSignature, command_layout, op_view
 from ..isa import Op
+from ..skid import Skid
 from .unpack import Unpack
 
 DESCRIPTOR_BEATS = 1 << 22
@@ -30,7 +31,7 @@ class FetchUnit(Component):
     of all ports side by side (port 0 lowest) goes on when every port has one. o: exactly `words`
     words; what is left of the beats is dropped.
 
-    Throughput: a joined beat or a word a cycle, whichever limits; Unpack.LATENCY + 1 cycles from
+    Throughput: a joined beat or a word a cycle, whichever limits; Unpack.LATENCY + 2 cycles from
     the beat that completes a word. Stalls with `o`. Reset: idle; beats that were asked for before
     must not arrive after it.
     """
@@ -94,13 +95,18 @@ class FetchUnit(Component):
                 ]
 
         # Join.
+        joined = []
+        for p, port in enumerate(ports):
+            m.submodules[f"data{p}"] = data = Skid(c.bus_bits)
+            connect(m, flipped(port.data), data.i)
+            joined.append(data.o)
         take, all_valid = Signal(), Signal()
         m.d.comb += [
-            all_valid.eq(Cat(port.data.valid for port in ports).all()),
+            all_valid.eq(Cat(port.valid for port in joined).all()),
             unpack.i.valid.eq(all_valid & ~rest),
-            unpack.i.payload.eq(Cat(port.data.payload for port in ports)),
+            unpack.i.payload.eq(Cat(port.payload for port in joined)),
             take.eq(all_valid & (unpack.i.ready | rest)),
-            *(port.data.ready.eq(take) for port in ports),
+            *(port.ready.eq(take) for port in joined),
         ]
         with m.If(take):
             m.d.sync += beats_left.eq(beats_left - 1)

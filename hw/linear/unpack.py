@@ -71,7 +71,7 @@ class Unpack(Component):
         # Gearbox: the oldest trit is the lowest; steps above `level` are zero.
         store = Signal(capacity * step_bits)
         level = Signal(range(capacity + 1))
-        full_word = Signal()
+        full_word, two_words = Signal(), Signal()  # as many are in store
         slices = _BitSlices(m, c.rows * c.tables)
         index_valid = Signal()
         index_ready = Signal()
@@ -80,15 +80,20 @@ class Unpack(Component):
         kept = Signal(capacity * step_bits)
         enter = Signal()
         m.d.comb += [
-            full_word.eq(level >= word),
             take.eq(full_word & index_ready),
             rest.eq(Mux(take, level - word, level)),
             kept.eq(Mux(take, store[word * step_bits :], store)),
             # So that rest + beat <= capacity.
-            trits_ready.eq(level < Mux(take, 2 * word, word)),
+            trits_ready.eq(~Mux(take, two_words, full_word)),
             enter.eq(trits_valid & trits_ready),
         ]
         m.d.sync += [store.eq(kept), level.eq(rest)]
+        for flag, least in ((full_word, word), (two_words, 2 * word)):
+            # Beside the sum that makes the level, not behind it.
+            without, after = (
+                Mux(take, level >= least + word - more, level >= least - more) for more in (0, beat)
+            )
+            m.d.sync += flag.eq(Mux(enter, after, without))
         with m.If(enter):
             m.d.sync += level.eq(rest + beat)
             with m.Switch(rest):
@@ -106,6 +111,7 @@ class Unpack(Component):
 
         with m.If(self.clear):
             m.d.sync += [trits_valid.eq(0), level.eq(0), store.eq(0), index_valid.eq(0)]
+            m.d.sync += [full_word.eq(0), two_words.eq(0)]
         return m
 
 
