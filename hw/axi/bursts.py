@@ -96,12 +96,12 @@ class BurstSplitter(Component):
                     m.next = "SIZE"
             with m.State("SIZE"):
                 m.d.sync += beats.eq(Mux(page < most, page, most))
-                m.d.sync += self.last.eq(ends & (page >= most))
+                m.d.sync += [self.last.eq(ends & (page >= most)), self.o.valid.eq(1)]
                 m.next = "ISSUE"
             with m.State("ISSUE"):
-                m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
                     m.d.sync += [
+                        self.o.valid.eq(0),
                         address.eq(address + (beats << shift)),
                         remaining.eq(remaining - beats),
                         some.eq(~self.last),

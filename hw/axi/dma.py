@@ -20,7 +20,7 @@ WEIGHTS, KV, LOAD, PROGRAM, KV_WRITE, LOGITS = range(6)
 
 BUFFER_BURSTS = {"kv": 2, "load": 1, "program": 1, "weights": 2}
 """Bursts that a read channel's buffer holds, in the order of priority, highest first. Two hide
-the memory's latency behind a burst; the others are short or rare."""
+a latency of up to burst_beats - 10 cycles; the others are short or rare."""
 
 _UNIT = {"kv": KV, "load": LOAD, "program": PROGRAM, "weights": WEIGHTS}
 
@@ -30,7 +30,7 @@ class Dma(Component):
 
     Every port reads weights and KV; port 0 also reads the program and rows, and does all writing
     (`kv_write` before `logits`). Priority, bursts, latency: see ReadPort, WritePort and their
-    channels; a read takes ten cycles from descriptor to AR and three from R to data.
+    channels; a read takes eleven cycles from descriptor to AR and three from R to data.
 
     The first error is kept in `error` (its `valid` stays high) until `flush` or reset, and stops
     all ports from starting bursts. `flush` (a strobe or longer) drops all descriptors and buffered

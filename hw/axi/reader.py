@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -20,7 +20,7 @@ class ReadChannel(Component):
     under way, so data never wait on the bus. The next descriptor may be taken while data of earlier
     ones are outstanding.
 
-    Latency: four cycles from a descriptor to the offer of its first burst, two from `fill` to the
+    Latency: five cycles from a descriptor to the offer of its first burst, two from `fill` to the
     channel's data. Throughput: a word a cycle. Reset drops everything; the port must drop the data
     that are still outstanding then (see ReadPort).
 
@@ -74,8 +74,10 @@ class ReadChannel(Component):
         asked = self.burst.valid & self.burst.ready
         freed = Signal()  # a cycle late, which only delays
         m.d.sync += freed.eq(self.channel.data.valid & self.channel.data.ready)
-        with m.If(asked):
-            m.d.sync += room.eq(room - self.burst.payload.beats + freed)
-        with m.Elif(freed):
-            m.d.sync += room.eq(room + 1)
+        # The splitter's next burst comes later than this.
+        spent = Signal(9)
+        m.d.sync += [
+            spent.eq(Mux(asked, self.burst.payload.beats, 0)),
+            room.eq(room - spent + freed),
+        ]
         return m

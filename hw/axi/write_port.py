@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from amaranth import Array, C, Cat, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from amaranth.lib.wiring import Component, In, Out, connect
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..regs import Error
 from ..skid import Skid
@@ -166,23 +166,23 @@ class WritePort(Component):
                     channel.ready.eq(move & ~draining),
                 ]
         last = sent == burst.len
+        m.submodules.sending = sending = Skid(self.w.payload.shape())
+        connect(m, sending.o, flipped(self.w))
         m.d.comb += [
-            move.eq(owed.r_rdy & (present | draining) & (~self.w.valid | self.w.ready)),
+            move.eq(owed.r_rdy & (present | draining) & sending.i.ready),
             owed.r_en.eq(move & last),
             self.beat.eq(self.w.valid & self.w.ready),
         ]
-        with m.If(self.w.ready):
-            m.d.sync += self.w.valid.eq(0)
+        m.d.comb += [
+            sending.i.valid.eq(move),
+            sending.i.payload.data.eq(word[: self._bus_bits]),
+            sending.i.payload.strb.eq(
+                word[self._bus_bits :] & ~draining.replicate(self._bus_bits // 8)
+            ),
+            sending.i.payload.last.eq(last),
+        ]
         with m.If(move):
-            m.d.sync += [
-                self.w.valid.eq(1),
-                self.w.payload.data.eq(word[: self._bus_bits]),
-                self.w.payload.strb.eq(
-                    word[self._bus_bits :] & ~draining.replicate(self._bus_bits // 8)
-                ),
-                self.w.payload.last.eq(last),
-                sent.eq(sent + 1),
-            ]
+            m.d.sync += sent.eq(sent + 1)
             with m.If(last):
                 m.d.sync += sent.eq(0)
 

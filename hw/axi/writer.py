@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -69,13 +69,16 @@ class WriteChannel(Component):
         lasts = Signal(self.OUTSTANDING)
         # As of the cycle before, when the same burst was there; it stays true.
         enough = Signal()
-        m.d.sync += enough.eq(splitter.o.valid & (present >= splitter.o.payload.beats))
-        allowed = enough & (outstanding != self.OUTSTANDING)
+        m.d.sync += enough.eq(
+            splitter.o.valid
+            & (present >= splitter.o.payload.beats)
+            & (outstanding != self.OUTSTANDING)
+        )
         m.d.comb += [
             self.burst.payload.eq(splitter.o.payload),
             # `present` only grows and `outstanding` only falls while a burst is offered.
-            self.burst.valid.eq(splitter.o.valid & allowed),
-            splitter.o.ready.eq(self.burst.ready & allowed),
+            self.burst.valid.eq(splitter.o.valid & enough),
+            splitter.o.ready.eq(self.burst.ready & enough),
             buffer.w_data.eq(self.channel.data.payload),
             buffer.w_en.eq(self.channel.data.valid),
             self.channel.data.ready.eq(buffer.w_rdy),
@@ -87,10 +90,12 @@ class WriteChannel(Component):
         ]
         offered = self.burst.valid & self.burst.ready
         stored = self.channel.data.valid & self.channel.data.ready
-        with m.If(offered):
-            m.d.sync += present.eq(present - self.burst.payload.beats + stored)
-        with m.Elif(stored):
-            m.d.sync += present.eq(present + 1)
+        # The splitter's next burst comes later than this.
+        spent = Signal(9)
+        m.d.sync += [
+            spent.eq(Mux(offered, self.burst.payload.beats, 0)),
+            present.eq(present - spent + stored),
+        ]
         m.d.sync += outstanding.eq(outstanding + offered - self.answered)
         with m.If(self.answered):
             m.d.sync += lasts.eq(lasts >> 1)

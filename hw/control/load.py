@@ -133,11 +133,12 @@ class LoadUnit(Component):
                     words_over.eq(0),
                     beats_over.eq(0),
                     rows_over.eq(0),
+                    running.eq(1),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += running.eq(1)
                 with m.If(rows_over):
+                    m.d.sync += running.eq(0)
                     m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
 

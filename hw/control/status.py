@@ -10,6 +10,7 @@ from amaranth.utils import exact_log2
 from .. import isa
 from ..axi.dma import KV, KV_WRITE, LOAD, LOGITS, PROGRAM, WEIGHTS
 from ..axi.report import error_layout
+from ..fp import delay, register
 from ..regs import COMMAND_UNIT, SEQUENCER_UNIT, Error, Status
 from .sequencer import INDEX_BITS
 
@@ -45,7 +46,7 @@ class CallStatus(Component):
     the command in turn. `error_address` is the offset of the access that failed, that of the
     command where there is none.
 
-    Latency: two cycles from a CONTROL write to `start`, three from a report to `halt`; a start
+    Latency: two cycles from a CONTROL write to `start`, four from a report to `halt`; a start
     during a soft reset waits for its end. Counters wrap at 2**32 and clear at start.
 
     Ports
@@ -147,7 +148,7 @@ class CallStatus(Component):
                 self.error_address.eq(0),
             ]
 
-        m.d.comb += self.unit_state.eq(
+        m.d.sync += self.unit_state.eq(
             Cat(self.active[: len(isa.Unit)], self.sequencer_busy, self.dma_idle)
         )
         counters = [
@@ -181,19 +182,21 @@ class CallStatus(Component):
                 m.d.sync += later.valid.eq(0)
             reports.append(later)
         of_sequencer, of_dma, of_watchdog = reports
-        index, unit_index = Signal.like(self.index), Signal.like(self.unit_index)
-        m.d.sync += [index.eq(self.index), unit_index.eq(self.unit_index)]
+        index = delay(m, self.index, 2)
+        unit_index = [delay(m, each, 2) for each in self.unit_index]
 
         report = Signal(error_layout())
+        m.d.sync += report.valid.eq(0)
         command = Signal(INDEX_BITS)
         with m.If(of_sequencer.valid):
-            m.d.comb += report.eq(of_sequencer)
+            m.d.sync += report.eq(of_sequencer)
         with m.If(of_dma.valid):
-            m.d.comb += report.eq(of_dma)
+            m.d.sync += report.eq(of_dma)
         with m.If(of_watchdog.valid):
-            m.d.comb += report.eq(of_watchdog)
-
-        refused = of_sequencer.valid & ~of_dma.valid & ~of_watchdog.valid
+            m.d.sync += report.eq(of_watchdog)
+        with m.If(reset):
+            m.d.sync += report.valid.eq(0)
+        refused = register(m, of_sequencer.valid & ~of_dma.valid & ~of_watchdog.valid)
         m.d.comb += command.eq(index)
         with m.If(~refused):
             with m.Switch(report.unit):

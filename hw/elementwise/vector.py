@@ -179,8 +179,8 @@ class VectorUnit(Component):
             segments.i.valid.eq(Mux(is_kv, kv.segments.valid, norm.segments.valid)),
             kv.segments.ready.eq(segments.i.ready & is_kv),
             norm.segments.ready.eq(segments.i.ready & norm_turn),
-            passes.hold.eq(kv.hold & is_kv),
-            kv.begin.eq(passes.begin & is_kv),
+            passes.hold.eq(kv.hold),
+            kv.begin.eq(passes.begin),
             kv.tag.eq(passes.tag),
             kv.scalar_factor.eq(passes.factor),
         ]

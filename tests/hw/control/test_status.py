@@ -72,7 +72,7 @@ def test_a_start_while_busy_is_told_and_refused() -> None:
         ctx.set(dut.program, 0x1000)
         ctx.set(dut.index, 5)
         await write(ctx, dut, START)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         await write(ctx, dut, START)
         assert ctx.get(dut.error_code) == Error.START_WHILE_BUSY
         assert ctx.get(dut.error_unit) == SEQUENCER_UNIT
@@ -88,13 +88,13 @@ def test_a_start_while_busy_is_told_and_refused() -> None:
 def test_the_first_error_stays_until_a_reset() -> None:
     async def bench(ctx, dut):
         await write(ctx, dut, START)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         for report, code in ((dut.dma_error, Error.READ_FENCE), (dut.sequencer_error, 1)):
             ctx.set(report.valid, 1)
             ctx.set(report.code, int(code))
             ctx.set(report.unit, 3)
             ctx.set(report.address, 0x1234)
-            await ctx.tick().repeat(2)
+            await ctx.tick().repeat(3)
             ctx.set(report.valid, 0)
         assert ctx.get(dut.status) == Status.ERROR
         assert ctx.get(dut.halt)
@@ -132,7 +132,7 @@ def test_an_error_names_the_command_at_fault(source: str, number: int) -> None:
         for unit in isa.Unit:
             ctx.set(dut.unit_index[unit], 10 + unit)
         await write(ctx, dut, START)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         assert ctx.get(dut.error_command) == turn
         report = getattr(dut, f"{source}_error")
         ctx.set(report, {"valid": 1, "code": 9, "unit": number, "address": address})
@@ -147,7 +147,7 @@ def test_an_error_names_the_command_at_fault(source: str, number: int) -> None:
             command = 10 + executing[ERROR_UNITS[number]]
         of_command = source != "sequencer" and number >= COMMAND_UNIT
         expected = program + 64 * command if of_command else address
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert ctx.get(dut.status) == Status.ERROR
         assert ctx.get(dut.error_unit) == number
         assert ctx.get(dut.error_command) == command
@@ -168,7 +168,7 @@ def test_a_bus_that_never_answers_ends_the_call_that_waits_for_the_reset() -> No
         )
         await ctx.tick()
         ctx.set(dut.watchdog_error.valid, 0)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert ctx.get(dut.status) == Status.ERROR
         assert ctx.get(dut.error_code) == Error.NO_PROGRESS
         ctx.set(dut.dma_idle, 1)
