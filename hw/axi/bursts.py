@@ -67,7 +67,8 @@ class BurstSplitter(Component):
         shift = exact_log2(self._bus_bits // 8)
         page_beats = PAGE_BYTES >> shift
         address = Signal(32)
-        remaining, some = Signal(24), Signal()
+        remaining = Signal(24)
+        some = Signal()  # a descriptor is in progress
         most = Signal(9)  # beats that the descriptor and the burst limit allow
         page = Signal(range(page_beats + 1))  # beats to the end of the page
         ends = Signal()  # the burst limit allows the rest of the descriptor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from amaranth import Array, C, Cat, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, In, Out, connect
 
 from ..regs import Error
 from ..skid import Skid
@@ -160,29 +160,33 @@ class WritePort(Component):
         move = Signal()
         for n, channel in enumerate(words):
             with m.If(burst.source == n):
-                m.d.comb += [
-                    word.eq(channel.payload),
-                    present.eq(channel.valid),
-                    channel.ready.eq(move & ~draining),
-                ]
+                m.d.comb += [word.eq(channel.payload), present.eq(channel.valid)]
+            # `move`, of this channel's words, written out: a level or two less.
+            m.d.comb += channel.ready.eq(
+                owed.r_rdy
+                & (burst.source == n)
+                & channel.valid
+                & ~draining
+                & (~self.w.valid | self.w.ready)
+            )
         last = sent == burst.len
-        m.submodules.sending = sending = Skid(self.w.payload.shape())
-        connect(m, sending.o, flipped(self.w))
         m.d.comb += [
-            move.eq(owed.r_rdy & (present | draining) & sending.i.ready),
+            move.eq(owed.r_rdy & (present | draining) & (~self.w.valid | self.w.ready)),
             owed.r_en.eq(move & last),
             self.beat.eq(self.w.valid & self.w.ready),
         ]
-        m.d.comb += [
-            sending.i.valid.eq(move),
-            sending.i.payload.data.eq(word[: self._bus_bits]),
-            sending.i.payload.strb.eq(
-                word[self._bus_bits :] & ~draining.replicate(self._bus_bits // 8)
-            ),
-            sending.i.payload.last.eq(last),
-        ]
+        with m.If(self.w.ready):
+            m.d.sync += self.w.valid.eq(0)
         with m.If(move):
-            m.d.sync += sent.eq(sent + 1)
+            m.d.sync += [
+                self.w.valid.eq(1),
+                self.w.payload.data.eq(word[: self._bus_bits]),
+                self.w.payload.strb.eq(
+                    word[self._bus_bits :] & ~draining.replicate(self._bus_bits // 8)
+                ),
+                self.w.payload.last.eq(last),
+                sent.eq(sent + 1),
+            ]
             with m.If(last):
                 m.d.sync += sent.eq(0)
 

@@ -85,12 +85,15 @@ class LinearControl(Component):
         # Facts of the command, registered: they are first used cycles after `start`.
         tokens = Signal(range(c.chunk + 1))
         words, last_word = Signal(bits + 1), Signal(bits)  # of the current tile
+        tile_last, last_last = Signal(bits), Signal(bits)  # of a whole tile, and of the last
         tile_rows = Signal(ROW_BITS)
         last_k = Signal(16)
         m.d.sync += [
             tokens.eq(Mux(args["single"], c.head_digits, self.command.tokens)),
             tile_rows.eq(args["tile_words"] * c.rows),
             last_k.eq(args["k_tiles"] - 1),
+            tile_last.eq(args["tile_words"] - 1),
+            last_last.eq(args["last_words"] - 1),
         ]
 
         # Position of the loops.
@@ -99,14 +102,15 @@ class LinearControl(Component):
         row, rows_left = Signal(ROW_BITS), Signal(signed(ROW_BITS + 1))
         word, at_first, at_last = Signal(bits), Signal(), Signal()
         k_first, k_end, group_end, tile_end = Signal(), Signal(), Signal(), Signal()
-        # Registered: the loops move on when a sweep ends, and a build comes before the next.
+        # Registered: the loops move on when a sweep ends, and a build comes before the next. The
+        # shortest one takes 3 cycles: tiles_left, tile_end, last_word, at_last.
         m.d.sync += [
             k_first.eq(k == 0),
             k_end.eq(k == last_k),
             group_end.eq(token + c.tokens >= tokens),
             tile_end.eq(tiles_left == 1),
             words.eq(Mux(tile_end, args["last_words"], args["tile_words"])),
-            last_word.eq(words - 1),
+            last_word.eq(Mux(tile_end, last_last, tile_last)),
         ]
 
         loaded, load_request, loading_ends = self._preload(m, tokens, last_k)

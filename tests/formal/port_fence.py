@@ -20,6 +20,8 @@ from .marked import Marked
 BITS = 16
 BYTES = BITS // 8
 BURST_BEATS = 4
+FIRST = 2
+"""Of the stages of a burst, the fence's first; the others are the register slice's."""
 UNITS = (7, 9)
 """Requesters of the port's two channels."""
 
@@ -90,7 +92,7 @@ class PortFence:
             m.d.sync += doomed.eq(0)
         with m.If(port.flush):
             m.d.sync += doomed.eq(1)
-        count = Signal(range(5))
+        count = Signal(range(7))
         m.d.sync += count.eq(count + taken[0] + taken[1] - go)
         with m.If(port.flush):
             m.d.sync += count.eq(0)
@@ -102,7 +104,7 @@ class PortFence:
             request.source.eq(taken[1]),
         ]
         self.marked = marked = Marked(
-            b, enter=Cat(taken).any(), value=request, leave=go, count=count, most=3,
+            b, enter=Cat(taken).any(), value=request, leave=go, count=count, most=5,
             drop=port.flush,
         )  # fmt: skip
         self.burst = burst = data.View(layout, marked.value)
@@ -131,7 +133,7 @@ class PortFence:
         outside = port.error.valid & (port.error.code == error)
         m.d.comb += Assert(~outside | (count != 0))
         due = b.before(marked.first)
-        due = marked.first & due & b.before(due)
+        due = marked.first & due & b.before(due) & b.before(b.before(due))
         with m.If(marked.first & outside):
             m.d.comb += [
                 Assert(~window.allows(burst)),
@@ -144,23 +146,27 @@ class PortFence:
         self._invariants(b, count)
 
     def _invariants(self, b: Bench, count: Value) -> None:
-        """What the fence's stages hold."""
+        """What the register slice's words and the fence's stages hold, the newest first."""
         m, window, marked, burst = b.m, self.window, self.marked, self.burst
         sources = len(UNITS)
-        valid = b.probe("dut.fence.valid", 3)
+        in_fence = b.probe("dut.fence.valid", 3)
+        kept, chosen = b.probe("dut.chosen.kept", 1), b.probe("dut.chosen.o__valid", 1)
+        valid = [kept, chosen, *in_fence]
         end, low = b.probe("dut.fence.end", 33), b.probe("dut.fence.low", 1)
         stages = [
+            _stage(b, "dut.chosen.spare", request_layout(sources)),
+            _stage(b, "dut.chosen.o__payload", request_layout(sources)),
             _stage(b, "dut.fence.request", request_layout(sources)),
             _stage(b, "dut.fence.access", access_layout(sources)),
             _stage(b, "dut.fence.o__payload", access_layout(sources)),
         ]
-        m.d.comb += b.invariant(count == valid[0] + valid[1] + valid[2])
+        m.d.comb += [b.invariant(count == sum(valid)), b.invariant(~kept | chosen)]
         m.d.comb += b.invariant(b.probe("dut.draining", 1) == self.doomed)
         places = [valid[n] & (marked.ahead == sum(valid[n + 1 :])) for n in range(len(stages))]
         for n, held in enumerate(stages):
             with m.If(valid[n]):
                 m.d.comb += b.invariant(lawful(held, BITS, BURST_BEATS))
-                if n:
+                if n > FIRST:
                     m.d.comb += b.invariant(
                         held.addr == (window.base + held.address)[:ADDRESS_BITS]
                     )
@@ -172,14 +178,16 @@ class PortFence:
                 )
         with m.If(marked.inside):
             m.d.comb += b.invariant(Cat(places).any())
-        unaligned = (stages[1].address % BYTES != 0) | (window.base % PAGE_BYTES != 0)
-        with m.If(valid[1]):
+        second, third = FIRST + 1, FIRST + 2
+        access = stages[second]
+        unaligned = (access.address % BYTES != 0) | (window.base % PAGE_BYTES != 0)
+        with m.If(valid[second]):
             m.d.comb += [
-                b.invariant(end == stages[1].address + stages[1].beats * BYTES),
-                b.invariant(low == ((stages[1].address < window.lower) | unaligned)),
+                b.invariant(end == access.address + access.beats * BYTES),
+                b.invariant(low == ((access.address < window.lower) | unaligned)),
             ]
-        with m.If(valid[2]):
-            m.d.comb += b.invariant(stages[2].ok == window.allows(stages[2]))
+        with m.If(valid[third]):
+            m.d.comb += b.invariant(stages[third].ok == window.allows(stages[third]))
 
 
 def _stage(b: Bench, path: str, layout: data.StructLayout) -> data.View:

@@ -8,7 +8,7 @@ from amaranth.hdl import Assert, Cover
 from terntable.hw.axi.reader import ReadChannel
 from terntable.sim.formal import Bench
 
-from .bursts import NEXT, SIZE
+from .bursts import ISSUE, NEXT, SIZE
 from .contract import lawful, sink, source
 from .fifo_invariants import buffered_fifo
 from .marked import Marked
@@ -54,13 +54,32 @@ def bench(b, block, burst_beats, depth):
         ]
 
     # For the induction.
-    m.d.comb += b.invariant(b.probe("dut.room", range(depth + 1)) + owed + count == depth)
+    room, spent = b.probe("dut.room", range(depth + 1)), b.probe("dut.spent", 9)
+    freed = b.probe("dut.freed", 1)
+    m.d.comb += [
+        b.invariant(room + freed + owed + count == depth + spent),
+        b.invariant(spent <= room),
+    ]
+    offer_invariant(b, "dut", dut.burst, spent, room)
     buffered_fifo(
         b, "dut.buffer", depth, BITS, count,
         dut.channel.data.valid, dut.channel.data.payload, marked,
     )  # fmt: skip
     splitter_invariant(b, "dut.splitter", burst_beats)
     m.d.comb += Cover(marked.first & given & (owed + count == depth) & (marked.value == 0xABCD))
+
+
+def offer_invariant(b: Bench, path: str, burst, spent: Signal, words: Signal) -> None:
+    """What a channel notes of the burst that its splitter gives."""
+    m = b.m
+    state = b.probe(f"{path}.splitter.fsm_state", 2)
+    enough = b.probe(f"{path}.enough", 1)
+    m.d.comb += [
+        b.invariant((spent == 0) | (state == NEXT)),
+        b.invariant(~enough | (state != SIZE)),
+    ]
+    with m.If(enough & (state == ISSUE)):
+        m.d.comb += b.invariant(words >= burst.payload.beats)
 
 
 def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
@@ -72,14 +91,20 @@ def splitter_invariant(b: Bench, path: str, burst_beats: int) -> None:
     page = b.probe(f"{path}.page", range(4096 * 8 // BITS + 1))
     address = b.probe(f"{path}.address", 32)
     to_page = (4096 * 8 // BITS) - address[(BITS // 8).bit_length() - 1 : 12]
-    m.d.comb += [Assert(state <= 2), Assert((state == NEXT) | (remaining != 0))]
+    some = b.probe(f"{path}.some", 1)
+    m.d.comb += [
+        Assert(state <= ISSUE),
+        Assert((state == NEXT) | (remaining != 0)),
+        Assert((remaining == 0) | some),
+        Assert(b.probe(f"{path}.o__valid", 1) == (state == ISSUE)),
+    ]
     with m.If(state == SIZE):
         m.d.comb += [
             Assert(most == Mux(remaining < burst_beats, remaining, burst_beats)),
             Assert(b.probe(f"{path}.ends", 1) == (remaining <= burst_beats)),
             Assert(page == to_page),
         ]
-    with m.If(state == 2):
+    with m.If(state == ISSUE):
         m.d.comb += [
             Assert((beats != 0) & (beats <= burst_beats) & (beats <= remaining)),
             Assert(beats <= to_page),
@@ -96,13 +121,13 @@ SUITE = Suite(
         for bug in (
             Bug(
                 "asks for more than fits",
-                "enough = room >= splitter.o.payload.beats",
-                "enough = room != 0",
+                "(room >= splitter.o.payload.beats)",
+                "(room != 0)",
             ),
             Bug(
                 "room given back twice",
-                "room - self.burst.payload.beats + freed",
-                "room - self.burst.payload.beats + 2 * freed",
+                "room - spent + freed",
+                "room - spent + 2 * freed",
             ),
             Bug(
                 "offer withdrawn",

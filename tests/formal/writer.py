@@ -12,7 +12,7 @@ from .fifo_invariants import buffered_fifo
 from .marked import Marked
 from .planted import Bug
 from .proof import Proof, Suite
-from .reader import BITS, splitter_invariant
+from .reader import BITS, offer_invariant, splitter_invariant
 
 WORD = BITS + BITS // 8
 
@@ -67,14 +67,28 @@ def bench(b, block, burst_beats, depth):
         m.d.sync += left.eq(dut.channel.req.payload.beats)
     with m.If(offered):
         m.d.sync += left.eq(left - beats)
-    m.d.comb += Assert(dut.channel.idle == ((left == 0) & (waiting == 0)))
+    none = (left == 0) & (waiting == 0)
+    m.d.comb += Assert(~dut.channel.idle | none)
+    # A descriptor of no beats takes a cycle.
+    with m.If(none & b.before(none & ~(dut.channel.req.valid & dut.channel.req.ready))):
+        m.d.comb += Assert(dut.channel.idle)
 
     # For the induction.
+    present, spent = b.probe("dut.present", range(depth + 1)), b.probe("dut.spent", 9)
     m.d.comb += [
-        b.invariant(b.probe("dut.present", range(depth + 1)) + owed == count),
+        b.invariant(present + owed == count + spent),
+        b.invariant(spent <= present),
         b.invariant(b.probe("dut.outstanding", range(block.OUTSTANDING + 1)) == waiting),
         b.invariant(b.probe("dut.splitter.remaining", 24) == left),
+        b.invariant(
+            ~b.probe("dut.splitter.some", 1)
+            | (left != 0)
+            | b.before(dut.channel.req.valid & dut.channel.req.ready)
+        ),
     ]
+    offer_invariant(b, "dut", dut.burst, spent, present)
+    with m.If(b.probe("dut.enough", 1) & b.probe("dut.splitter.o__valid", 1)):
+        m.d.comb += b.invariant(waiting != block.OUTSTANDING)
     with m.If(final.inside):
         lasts = b.probe("dut.lasts", block.OUTSTANDING)
         m.d.comb += [
@@ -96,8 +110,8 @@ SUITE = Suite(
             Bug("offers without data", "(present >= splitter.o.payload.beats)", "(present != 0)"),
             Bug(
                 "counts a word twice",
-                "present - self.burst.payload.beats + stored",
-                "present - self.burst.payload.beats + 2 * stored",
+                "present - spent + stored",
+                "present - spent + 2 * stored",
             ),
             Bug("done a burst early", "outstanding - self.answered", "outstanding"),
             Bug("idle before the answer", "~splitter.busy & (outstanding == 0)", "~splitter.busy"),

@@ -75,6 +75,7 @@ CASES = [
     Case(tokens=3, n=18, k=50, tile_words=5),  # last group of one token
     Case(tokens=1, n=35, k=20, tile_words=8, head=True),
     Case(tokens=4, n=4, k=6, tile_words=1),  # a K tile of one word
+    Case(tokens=2, n=18, k=24, tile_words=4),  # a last tile of one word
     Case(tokens=3, n=62, k=64, tile_words=32),  # the longest tile
     Case(tokens=3, n=22, k=20, tile_words=4, first_row=26),  # a later part of a row
     *(Case(tokens=3, n=12, k=64, tile_words=3, extreme=code) for code in (127, -127, 0)),
