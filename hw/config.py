@@ -49,6 +49,9 @@ class AcceleratorConfig(BaseModel):
     )
     group: int = Field(ge=2, le=4, description="G: activations looked up together")
     tables: int = Field(ge=1, le=64, description="T: tables, one per group of a K tile")
+    table_buffers: Literal[1, 2] = Field(
+        default=1, description="2: the next tables are built while these are looked up"
+    )
     rows: int = Field(ge=2, le=32, description="Q: weight rows per cycle")
     tokens: int = Field(ge=1, le=16, description="P: token lanes that share the weights")
     tile_rows: int = Field(ge=2, le=8192, description="most weight rows of a tile (accumulators)")
