@@ -52,8 +52,8 @@ def plan_tiles(config: AcceleratorConfig, rows: int, inputs: int, norm_ew: int =
         return TilePlan(k_tiles, tile_words, tiles, words - (tiles - 1) * tile_words)
 
     def cost(plan: TilePlan) -> tuple[int, int]:
-        sweep = k_tiles * (c.build_cycles + plan.last_words)
-        builds = plan.tiles * groups * k_tiles * c.build_cycles
+        sweep = k_tiles * (c.gap_cycles + plan.last_words)
+        builds = plan.tiles * groups * k_tiles * c.gap_cycles
         exposed = max(0, c.tokens * norm_ew - sweep)
         return builds + plan.last_words * drain + exposed, plan.tile_words
 

@@ -92,6 +92,11 @@ class AcceleratorConfig(BaseModel):
             self.part is None or self.part in PARTS,
             f"part is {self.part!r}: choose from {', '.join(PARTS)}, or leave it out",
         )
+        need(
+            self.table_buffers == 1 or self.array == "lookup",
+            f"table_buffers is {self.table_buffers}: array {self.array} has no tables, leave it"
+            " out",
+        )
         need(_is_power_of_two(self.lanes), f"lanes is {self.lanes}: make it a power of two")
         need(
             _is_power_of_two(self.attention_dims),
@@ -164,6 +169,16 @@ class AcceleratorConfig(BaseModel):
         """Cycles in which the array takes a K tile's activations: the entries of a table; without
         tables as many as keep a word from coming again to its accumulators too early."""
         return 3**self.group if self.array == "lookup" else 3
+
+    @property
+    def gap_cycles(self) -> int:
+        """Cycles between two sweeps: the build, unless it was done during the sweep before."""
+        return self.build_cycles if self.table_buffers == 1 else 3
+
+    @property
+    def table_address_bits(self) -> int:
+        """Bits of the address of a table's entry, the buffer's number on top."""
+        return self.index_bits + self.table_buffers - 1
 
     @property
     def table_bits(self) -> int:

@@ -24,7 +24,9 @@ EPILOGUE = 40
 
 def k_tile(config: AcceleratorConfig, words: int, lanes: int) -> int:
     """A K tile of a group of `lanes` tokens: the tables are built, then swept; the next
-    activations are read meanwhile."""
+    activations are read meanwhile. With two buffers the next tables are built meanwhile too."""
+    if config.table_buffers == 2:
+        return max(config.gap_cycles + words, config.build_cycles + lanes + 4)
     return config.build_cycles + max(words, lanes + 4)
 
 

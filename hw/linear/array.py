@@ -37,11 +37,14 @@ def array_signature(config: AcceleratorConfig) -> Signature:
     sums: [p * Q + q], the array's latency later: what the lane and row add to `old`, which is given
     OLD_LATENCY cycles before; to zero without use_old. One word a cycle: a sweep may follow the
     last cycle of a build, and a build the last word of a sweep, in the next cycle, when an index
-    word comes ring.LATENCY cycles after its step. No reset, no back-pressure.
+    word comes ring.LATENCY cycles after its step. With two buffers of tables, build_bank is the one
+    that is built, index_bank the one that `index` is looked up in. No reset, no back-pressure.
     """
     c = config
+    banks = {"build_bank": In(1), "index_bank": In(1)} if c.table_buffers == 2 else {}
     return Signature(
         {
+            **banks,
             "load": In(c.tokens),
             "activations": In(data.ArrayLayout(signed(8), c.tile_inputs)),
             "build": In(1),

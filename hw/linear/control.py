@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import C, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -17,8 +17,8 @@ class State(enum.Enum, shape=2):
     """What the array does."""
 
     IDLE = 0
-    WAIT = 1  # for activations; or, after the last word, for the drains
-    BUILD = 2
+    WAIT = 1  # for activations or tables; or, after the last word, for the drains
+    BUILD = 2  # or, with two buffers, a pause in which the loops' facts settle
     SWEEP = 3
 
 
@@ -33,25 +33,29 @@ class LinearControl(Component):
     For every tile, every group of P tokens and every K tile: build the tables (build_cycles), then
     sweep the tile's words. Activations of the next K tile are read meanwhile, so a K tile takes
     build_cycles + words cycles, when that many are enough to read them (lanes in use * load_cycles
-    + 4) and the weights are there. A sweep waits for weights word by word, and the first one of a
-    tile for a half of the accumulators. With `follow` activations are not read before they are
-    there.
+    + 4) and the weights are there. With two buffers of tables the next ones are built meanwhile
+    too: a K tile takes gap_cycles + words cycles, or what reading and building take. A sweep waits
+    for weights word by word, and the first one of a tile for a half of the accumulators. With
+    `follow` activations are not read before they are there.
 
     cmd: taken when idle; start: strobe in the next cycle, from when on `command` holds it until
     the next. busy: until every job has been drained. a8_read, load: activations, row by row.
     making, made: the vector unit is at work; the rows of its command that are complete.
-    build, digits, address: to the tables. step, free, rewind, available: weight ring. issue: what
-    a step does to the accumulators, in the cycle of the step. finished: the accumulators of a
-    job hold their sums; jobs: hands them to the drain; drained: a job has ended. weight_wait: a
-    sweep stands still for want of weights. Reset: idle.
+    build, digits, address: to the tables. build_bank, sweep_bank: with two buffers of them, the
+    one that is built, and the one that a step's word is looked up in. step, free, rewind,
+    available: weight ring. issue: what a step does to the accumulators, in the cycle of the step.
+    finished: the accumulators of a job hold their sums; jobs: hands them to the drain; drained: a
+    job has ended. weight_wait: a sweep stands still for want of weights. Reset: idle.
     """
 
     def __init__(self, config: AcceleratorConfig, load_cycles: int = 1) -> None:
         """load_cycles: cycles from a `load` to the next, 1 or 2."""
         self._config = c = config
         self._load_cycles = load_cycles
+        banks = {"build_bank": Out(1), "sweep_bank": Out(1)} if c.table_buffers == 2 else {}
         super().__init__(
             {
+                **banks,
                 "cmd": In(stream.Signature(command_layout())),
                 "busy": Out(1),
                 "start": Out(1),
@@ -113,7 +117,7 @@ class LinearControl(Component):
             last_word.eq(Mux(tile_end, last_last, tile_last)),
         ]
 
-        loaded, load_request, loading_ends = self._preload(m, tokens, last_k)
+        loaded, load_request, loading_ends, last_load = self._preload(m, tokens, last_k)
 
         # Halves of the accumulators: `used` from the first step to the end of the drain.
         half, used = Signal(), Signal(range(3))
@@ -126,7 +130,6 @@ class LinearControl(Component):
         m.d.comb += [
             self.cmd.ready.eq(state == State.IDLE),
             self.busy.eq(state != State.IDLE),
-            self.build.eq(state == State.BUILD),
             self.step.eq((state == State.SWEEP) & self.available & ~blocked),
             self.weight_wait.eq((state == State.SWEEP) & ~self.available & ~blocked),
             last_step.eq(self.step & at_last),
@@ -145,6 +148,9 @@ class LinearControl(Component):
             at_last.eq(Mux(self.step, word + 1, word) == last_word),
         ]
         over = Signal()  # every word has been swept
+        ready: Value = loaded | loading_ends  # for a sweep, or for the build before it
+        if c.table_buffers == 2:
+            ready = self._build_ahead(m, loaded, load_request, last_load, last_step)
 
         with m.Switch(state):
             with m.Case(State.IDLE):
@@ -169,12 +175,18 @@ class LinearControl(Component):
                 with m.Elif(over):
                     with m.If(used == 0):
                         m.d.sync += state.eq(State.IDLE)
-                with m.Elif(loaded | loading_ends):
+                with m.Elif(ready):
                     m.d.sync += state.eq(State.BUILD)
             with m.Case(State.BUILD):
-                self._count_digits(m)
-                with m.If(self.address == c.build_cycles - 1):
-                    m.d.comb += load_request.eq(~(k_end & group_end & tile_end))
+                if c.table_buffers == 2:
+                    pause = Signal(range(c.gap_cycles))
+                    built = pause == c.gap_cycles - 1
+                    m.d.sync += pause.eq(Mux(built, 0, pause + 1))
+                else:
+                    built = self._build(m)
+                    with m.If(built):
+                        m.d.comb += load_request.eq(~(k_end & group_end & tile_end))
+                with m.If(built):
                     m.d.sync += state.eq(State.SWEEP)
             with m.Case(State.SWEEP):
                 with m.If(self.step):
@@ -183,7 +195,7 @@ class LinearControl(Component):
                     m.d.sync += [
                         word.eq(0),
                         k.eq(k + 1),
-                        state.eq(Mux(loaded | loading_ends, State.BUILD, State.WAIT)),
+                        state.eq(Mux(ready, State.BUILD, State.WAIT)),
                     ]
                     with m.If(k_end):
                         m.d.sync += [k.eq(0), token.eq(token + c.tokens), half.eq(~half)]
@@ -198,28 +210,55 @@ class LinearControl(Component):
                                 m.d.sync += [over.eq(1), state.eq(State.WAIT)]
         return m
 
-    def _count_digits(self, m: Module) -> None:
-        """Entry number in binary and in base 3, back to zero after the last."""
-        m.d.sync += self.address.eq(self.address + 1)
-        carry: object = 1
+    def _build(self, m: Module) -> Value:
+        """An entry of the tables; whether it is the last. Its number in binary and in base 3 goes
+        back to zero after that one."""
+        last = self.address == self._config.build_cycles - 1
+        m.d.comb += self.build.eq(1)
+        m.d.sync += self.address.eq(Mux(last, 0, self.address + 1))
+        carry: Value = C(1)
         for digit in self.digits:
             with m.If(carry):
                 m.d.sync += digit.eq(Mux(digit == 2, 0, digit + 1))
             carry = carry & (digit == 2)
-        with m.If(self.address == self._config.build_cycles - 1):
-            m.d.sync += self.address.eq(0)
+        return last
 
-    def _preload(self, m: Module, tokens: Signal, last_k: Signal) -> tuple[Signal, Signal, Signal]:
+    def _build_ahead(
+        self, m: Module, loaded: Signal, load_request: Signal, last_load: Signal, swept: Signal
+    ) -> Value:
+        """Builds whenever activations and a buffer are there; swept: one becomes free. Whether
+        the tables of the next sweep are complete."""
+        building, taken, complete = Signal(), Signal(range(3)), Signal(range(3))
+        begin, end = Signal(name="build_begin"), Signal(name="build_end")
+        m.d.comb += begin.eq(~building & loaded & (taken != 2))
+        with m.If(begin):
+            m.d.sync += building.eq(1)
+        with m.If(building):
+            m.d.comb += end.eq(self._build(m))
+            with m.If(end):
+                m.d.comb += load_request.eq(~last_load)
+                m.d.sync += [building.eq(0), loaded.eq(0), self.build_bank.eq(~self.build_bank)]
+        with m.If(swept):
+            m.d.sync += self.sweep_bank.eq(~self.sweep_bank)
+        m.d.sync += [taken.eq(taken + begin - swept), complete.eq(complete + end - swept)]
+        # In the cycle of the last word this is of the tables after it.
+        return complete > swept
+
+    def _preload(
+        self, m: Module, tokens: Signal, last_k: Signal
+    ) -> tuple[Signal, Signal, Signal, Signal]:
         """Reads the activations of the K tiles one after the other, in the order of the loops.
 
-        Returns (loaded, request, ends): all lanes hold the next K tile's; read the next K tile's;
-        the last lane takes its word in this cycle.
+        Returns (loaded, request, ends, over): all lanes hold the next K tile's; read the next K
+        tile's; the last lane takes its word in this cycle; with two buffers of tables, there is no
+        K tile after those that were asked for.
         """
         c = self._config
         k, token = Signal(16, name="load_k"), Signal(range(c.chunk + c.tokens), name="load_token")
         lane = Signal(range(max(c.tokens, 2)), name="load_lane")
         loaded, loading, request, ends = Signal(), Signal(), Signal(), Signal()
         last = Signal(name="load_last")
+        tiles, over = Signal(16, name="load_tiles"), Signal(name="load_over")
         # From when on the command is here: the vector unit's next one waits for this one's end.
         complete, go = Signal(), Signal()
         with m.If(self.cmd.valid & self.cmd.ready):
@@ -246,6 +285,8 @@ class LinearControl(Component):
                     m.d.sync += [k.eq(0), token.eq(token + c.tokens)]
                     with m.If(token + c.tokens >= tokens):
                         m.d.sync += token.eq(0)
+                        if c.table_buffers == 2:
+                            m.d.sync += [tiles.eq(tiles - 1), over.eq(tiles == 1)]
         strobes, end = Signal(c.tokens), Signal(name="load_end")
         m.d.comb += [strobes.eq(Mux(go, 1 << lane, 0)), end.eq(go & last)]
         for n in range(ROW_READ_LATENCY):
@@ -257,7 +298,10 @@ class LinearControl(Component):
             m.d.sync += loaded.eq(1)
         with m.If(self.start):
             m.d.sync += [k.eq(0), token.eq(0), lane.eq(0)]
-        return loaded, request, ends
+            if c.table_buffers == 2:
+                args = op_view(self.command, Op.LINEAR)
+                m.d.sync += [tiles.eq(args["tiles"]), over.eq(0)]
+        return loaded, request, ends, over
 
     def _jobs(
         self, m: Module, take: Signal, half: Signal, token: Signal, tokens: Signal,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..config import AcceleratorConfig
 from ..elementwise.epilogue import beat_layout
+from ..fp import delay
 from ..interfaces import RowReadSignature, command_layout
 from ..modules import ModuleLibrary
 from . import accumulate, lookup, ring, select, simd_array, skew
@@ -65,7 +66,7 @@ class LinearEngine(Component):
     the vector unit is at work; the rows of activations that it has completed. closed: tokens whose
     last beats were taken in the cycle before.
 
-    Throughput: a K tile of a group of tokens takes build_cycles + tile_words cycles (see
+    Throughput: a K tile of a group of tokens takes gap_cycles + tile_words cycles (see
     LinearControl); tiles follow without a gap while the drain of the one before takes less time
     than a tile.
     Numbers: exact for sums below 2**23. Reset: ring empty, idle.
@@ -137,6 +138,9 @@ class LinearEngine(Component):
             control.made.eq(self.made),
             self.closed.eq(drain.closed),
         ]
+        if c.table_buffers == 2:
+            bank = delay(m, control.sweep_bank, ring.LATENCY)
+            m.d.comb += [array.build_bank.eq(control.build_bank), array.index_bank.eq(bank)]
         issue = control.issue
         for n in range(ring.LATENCY + array_latency - accumulate.LEAD):
             issue_next = Signal.like(issue, name=f"issue{n}")

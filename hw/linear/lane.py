@@ -26,7 +26,8 @@ class Lane(Component):
 
     write_en, write_address, write_data: entry `write_address` of all tables at once (signed
     table_bits each); visible to look-ups from the next cycle. index: T indices, read in the cycle
-    they are given. sum: signed, exact, LATENCY cycles later; one sum a cycle, no back-pressure.
+    they are given; with two buffers of tables the buffer's number is the highest bit of both
+    addresses. sum: signed, exact, LATENCY cycles later; one sum a cycle, no back-pressure.
     An index of 3**G or above reads an undefined entry. Nothing is reset: the tables hold what was
     written last.
     """
@@ -37,9 +38,9 @@ class Lane(Component):
         super().__init__(
             {
                 "write_en": In(1),
-                "write_address": In(c.index_bits),
+                "write_address": In(c.table_address_bits),
                 "write_data": In(data.ArrayLayout(signed(c.table_bits), c.tables)),
-                "index": In(data.ArrayLayout(unsigned(c.index_bits), c.tables)),
+                "index": In(data.ArrayLayout(unsigned(c.table_address_bits), c.tables)),
                 "sum": Out(signed(sum_bits(c))),
             }
         )
@@ -50,7 +51,10 @@ class Lane(Component):
         entries: list[Value] = []
         for t in range(c.tables):
             memory = Memory(
-                shape=unsigned(c.table_bits), depth=1 << c.index_bits, init=[], attrs=TABLE_ATTRS
+                shape=unsigned(c.table_bits),
+                depth=1 << c.table_address_bits,
+                init=[],
+                attrs=TABLE_ATTRS,
             )
             m.submodules[f"table{t}"] = memory
             write = memory.write_port()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Signal
+from amaranth import C, Cat, Module, Signal, Value
 from amaranth.lib.wiring import Component
 
 from ..config import AcceleratorConfig
@@ -45,16 +45,23 @@ class LookupArray(Component):
             library.register(_LANE, Lane(c))
             library.register(_TABLES, TableBuilder(c, c.tables))
 
-        enable, address = self.build, self.address
+        banked = c.table_buffers == 2
+        enable: Value = self.build
+        address: Value = Cat(self.address, self.build_bank) if banked else self.address
         for stage in range(BUILD_LATENCY):
             enable_next = Signal(name=f"write_en{stage}")
-            address_next = Signal(c.index_bits, name=f"write_address{stage}", reset_less=True)
+            address_next = Signal(
+                c.table_address_bits, name=f"write_address{stage}", reset_less=True
+            )
             m.d.sync += [enable_next.eq(enable), address_next.eq(address)]
             enable, address = enable_next, address_next
         index = Signal(c.word_bits, reset_less=True)
         m.d.sync += index.eq(self.index)
+        bank: Value = C(0, 0)
+        if banked:
+            bank = Signal(name="bank", reset_less=True)
+            m.d.sync += bank.eq(self.index_bank)
 
-        row_bits = c.tables * c.index_bits
         for p in range(c.tokens):
             builder = TableBuilder(c, c.tables) if library is None else library.place(_TABLES)
             m.submodules[f"tables{p}"] = builder
@@ -76,7 +83,10 @@ class LookupArray(Component):
                     block.write_en.eq(enable),
                     block.write_address.eq(address),
                     block.write_data.eq(entries),
-                    block.index.eq(index.word_select(q, row_bits)),
                     self.sums[place].eq(total),
+                ]
+                m.d.comb += [
+                    block.index[t].eq(Cat(index.word_select(q * c.tables + t, c.index_bits), bank))
+                    for t in range(c.tables)
                 ]
         return m

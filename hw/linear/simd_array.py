@@ -44,7 +44,7 @@ class SimdArray(Component):
     BUILD_LATENCY cycles after the cycle of `build` in which its turn comes, or later by the delay
     of its table, as is all that belongs to a table. A word given BUILD_LATENCY cycles before an
     entry's write, or earlier, does not see it; from BUILD_LATENCY - 2 on it does; between it must
-    not be given.
+    not be given (any time for the other buffer).
 
     With a library, lanes and builders are placed modules; without one they are submodules.
     """
@@ -66,9 +66,14 @@ class SimdArray(Component):
         writes = delay(m, self.build, BUILD_LATENCY - 1)
         entry = delay(m, entry, BUILD_LATENCY - 2, reset_less=True)
         addressing = write_addresses(c)
+        banked = c.table_buffers == 2
+        if banked:
+            entry = Cat(entry, delay(m, self.build_bank, BUILD_LATENCY - 1, reset_less=True))
         index = {}
         for n in range(c.rows * c.tables):
             word = self.index.word_select(n, c.index_bits)
+            if banked:
+                word = Cat(word, self.index_bank)
             index[n] = Mux(writes, entry, word) if addressing[n % c.tables] else word
 
         operands, take, again = self._operands(m)
@@ -78,6 +83,10 @@ class SimdArray(Component):
             there = [t for later in slices[number:] for t in later]
             writes = delay(m, writes, 1)
             enables.append(writes)
+            if banked:
+                entry = delay(m, entry, 1, reset_less=True)
+                for block in lanes.values():
+                    m.d.comb += block.write_address[number].eq(entry)
             index = _step(m, {n: index[n] for n in index if n % c.tables in there})
             if number:
                 step = delay(m, step, 1, reset_less=True)

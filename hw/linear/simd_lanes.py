@@ -9,14 +9,22 @@ from amaranth.lib.wiring import Component, In, Out
 from ..config import AcceleratorConfig
 from ..fp import delay
 from ..primitives.simd_adder import DspSimdAdder
-from ..primitives.table_memory import Ram32m16TableMemory, TableMemory, address_tables
+from ..primitives.table_memory import (
+    BufferedTableMemory,
+    Ram32m16TableMemory,
+    TableMemory,
+    address_tables,
+)
 from .array import accumulate
 from .skew import TOKENS, skew
 
 
 def write_addresses(config: AcceleratorConfig) -> list[bool]:
-    """Of each table, whether its index has to be the write address while entries are written."""
+    """Of each table, whether its index has to be the write address while entries are written: of
+    none where other tables are looked up in meanwhile."""
     addressing = [False] * config.tables
+    if config.table_buffers == 2:
+        return addressing
     for tables in skew(config).slices:
         for table in tables[: address_tables(len(tables), TOKENS * config.table_bits)]:
             addressing[table] = True
@@ -30,12 +38,14 @@ class SimdLanes(Component):
     below. index: T indices, read in the cycle they are given. write_en: bit d writes an entry of
     the tables of delay d: write_data[table][token] (signed table_bits each), visible from the next
     cycle; meanwhile the index of those tables that write_addresses() names must be its address,
-    and an index of another means nothing. old: signed accumulators of the tokens, OLD_LATENCY
-    cycles before the sums; zero is taken for them without use_old. sums: Skew.latency cycles after
-    the indices of delay 0; they wrap at acc_bits. One row a cycle, no back-pressure. Nothing is
-    reset.
+    and an index of another means nothing. With two buffers of tables the buffer's number is the
+    highest bit of an index, and write_address[d] is that of the tables of delay d. old: signed
+    accumulators of the tokens, OLD_LATENCY cycles before the sums; zero is taken for them without
+    use_old. sums: Skew.latency cycles after the indices of delay 0; they wrap at acc_bits. One row
+    a cycle, no back-pressure. Nothing is reset.
 
-    This form describes the behaviour; DspLanes has the same ports and consists of primitives.
+    This form describes the behaviour; DspLanes has the same ports and consists of primitives,
+    but for memories of two buffers, which are inferred.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -43,11 +53,14 @@ class SimdLanes(Component):
         self._skew = skew(c)
         entry = data.ArrayLayout(signed(c.table_bits), TOKENS)
         accumulators = data.ArrayLayout(signed(c.acc_bits), TOKENS)
+        slices = len(self._skew.slices)
+        addresses = data.ArrayLayout(unsigned(c.table_address_bits), slices)
         super().__init__(
             {
-                "write_en": In(len(self._skew.slices)),
+                **({"write_address": In(addresses)} if c.table_buffers == 2 else {}),
+                "write_en": In(slices),
                 "write_data": In(data.ArrayLayout(entry, c.tables)),
-                "index": In(data.ArrayLayout(unsigned(c.index_bits), c.tables)),
+                "index": In(data.ArrayLayout(unsigned(c.table_address_bits), c.tables)),
                 "old": In(accumulators),
                 "use_old": In(1),
                 "sums": Out(accumulators),
@@ -77,7 +90,13 @@ class SimdLanes(Component):
         layout = data.ArrayLayout(signed(c.table_bits), TOKENS)
         entries: dict[int, data.View] = {}
         for number, tables in enumerate(self._skew.slices):
-            memory = form(len(tables), TOKENS * c.table_bits, c.index_bits)
+            shape = (len(tables), TOKENS * c.table_bits, c.table_address_bits)
+            memory: TableMemory | BufferedTableMemory
+            if c.table_buffers == 2:
+                memory = BufferedTableMemory(*shape)
+                m.d.comb += memory.write_address.eq(self.write_address[number])
+            else:
+                memory = form(*shape)
             m.submodules[f"memory{number}"] = memory
             m.d.comb += memory.write_en.eq(self.write_en[number])
             for place, table in enumerate(tables):

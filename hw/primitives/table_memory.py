@@ -53,20 +53,11 @@ class TableMemory(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         for t in range(self._tables):
-            m.submodules[f"table{t}"] = memory = Memory(
-                shape=unsigned(self._width),
-                depth=1 << self._address_bits,
-                init=[],
-                attrs={"ram_style": "distributed"},
-            )
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [
-                write.en.eq(self.write_en),
-                write.addr.eq(self.index[0]),
-                write.data.eq(self.data[t]),
-                read.addr.eq(self.index[t]),
-                self.entries[t].eq(read.data),
-            ]
+            table_memory(
+                m, f"table{t}", self._width, self._address_bits,
+                (self.write_en, self.index[0], self.data[t]),
+                (self.index[t], self.entries[t]),
+            )  # fmt: skip
         return m
 
 
@@ -99,3 +90,59 @@ class Ram32m16TableMemory(TableMemory):
                 ports[f"o_DO{letter}"] = self.entries[table][bits]
             m.submodules[f"ram{number}"] = Instance("RAM32M16", **ports)
         return m
+
+
+class BufferedTableMemory(Component):
+    """Tables that are looked up in while others are written.
+
+    index: an address a table, to which `entries` belong in the same cycle. write_en: the entries at
+    write_address of all tables become `data` at the end of the cycle. No reset.
+
+    A memory a table, which tools make LUTRAM of: with a write address of its own none of its
+    columns can be read for another.
+    """
+
+    def __init__(self, tables: int, width: int, address_bits: int) -> None:
+        self._tables, self._width, self._address_bits = tables, width, address_bits
+        super().__init__(
+            {
+                "write_en": In(1),
+                "write_address": In(address_bits),
+                "index": In(data.ArrayLayout(unsigned(address_bits), tables)),
+                "data": In(data.ArrayLayout(unsigned(width), tables)),
+                "entries": Out(data.ArrayLayout(unsigned(width), tables)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for t in range(self._tables):
+            table_memory(
+                m, f"table{t}", self._width, self._address_bits,
+                (self.write_en, self.write_address, self.data[t]),
+                (self.index[t], self.entries[t]),
+            )  # fmt: skip
+        return m
+
+
+def table_memory(
+    m: Module, name: str, width: int, address_bits: int,
+    written: tuple[Value, Value, Value], read: tuple[Value, Value],
+) -> None:  # fmt: skip
+    """A table of 2**address_bits entries in LUTRAM. written: enable, address, data; taken at the
+    end of the cycle. read: address, and what becomes its entry in the same cycle."""
+    m.submodules[name] = memory = Memory(
+        shape=unsigned(width),
+        depth=1 << address_bits,
+        init=[],
+        attrs={"ram_style": "distributed"},
+    )
+    write, look_up = memory.write_port(), memory.read_port(domain="comb")
+    enable, address, entry = written
+    m.d.comb += [
+        write.en.eq(enable),
+        write.addr.eq(address),
+        write.data.eq(entry),
+        look_up.addr.eq(read[0]),
+        read[1].eq(look_up.data),
+    ]

@@ -73,7 +73,7 @@ class Problem:
         for first in range(0, words, case.tile_words):
             in_tile = range(first, min(first + case.tile_words, words))
             for group in range(0, self.rows, c.tokens):
-                self.array_cycles += self.k_tiles * (c.build_cycles + len(in_tile))
+                self.array_cycles += self.k_tiles * (c.gap_cycles + len(in_tile))
                 lanes = range(group, min(group + c.tokens, self.rows))
                 for word in in_tile:
                     self.beats += self._word(c, case, sums, word, lanes)
