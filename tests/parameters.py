@@ -29,6 +29,7 @@ from .agreement import assert_same
 FACTORS: dict[str, tuple[Any, ...]] = {
     # The configuration.
     "array": ("lookup", "select_add"),
+    "table_buffers": (1, 2),
     "group": (2, 3, 4),
     "tables": (1, 3, 4, 8),
     "rows": (2, 4, 6, 8),
@@ -57,7 +58,8 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 Values = Mapping[str, Any]
 Pair = tuple[tuple[str, Any], tuple[str, Any]]
 
-LINKED = ("group", "tables", "rows", "tokens", "lanes", "attention_dims", "chunk")
+LINKED = ("array", "table_buffers", "group", "tables", "rows", "tokens", "lanes", "attention_dims",
+          "chunk")  # fmt: skip
 """What the configuration's rules tie together; all other values go with any."""
 
 

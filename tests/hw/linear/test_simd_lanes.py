@@ -74,17 +74,18 @@ def test_sums(changes: dict) -> None:
     sim.run()
 
 
-@pytest.mark.parametrize("changes", SHAPES)
+@pytest.mark.parametrize("changes", [*SHAPES, {"tables": 10, "table_buffers": 2}])
 def test_primitives_equal_twin(changes: dict) -> None:
     c = shape(changes)
     most = 128 * c.group
+    entries = 3**c.group if c.table_buffers == 1 else 1 << c.table_address_bits
     check_forms(
         SimdLanes(c),
         DspLanes(c),
         [yosys_model("RAM32M16"), DSP48E2],
         fields={
             "write_data": (c.table_bits, -most, most),
-            "index": (c.index_bits, 0, 3**c.group - 1),
+            "index": (c.table_address_bits, 0, entries - 1),
         },
     )
 
