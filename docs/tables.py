@@ -50,7 +50,7 @@ def program() -> str:
         " wait mask are idle; units run side by side otherwise. CHUNK goes back to the first"
         " command while tokens of the call remain, and falls through after the last chunk. END"
         " ends the call, and comes after a CHUNK and after a LINEAR of mode HEAD, when all weights"
-        " that were fetched have been used: anything else is the error EARLY_END.\n",
+        " and scales that were fetched have been used: anything else is the error EARLY_END.\n",
         "The lists of limits say what a command's fields may be. Outside of them the sequencer"
         " refuses the command (BAD_DIMENSION) before any unit sees it, and so does the emulator."
         " The same goes for a field of type binary32 that is no number of the numeric contract: an"

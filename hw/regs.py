@@ -62,7 +62,7 @@ ERROR_MEANINGS: dict[Error, str] = {
     Error.BAD_CALL: "tokens, position and chunk that can't be; ERROR_ADDRESS is their end",
     Error.START_WHILE_BUSY: "a start while a call runs: it has no other effect, the call goes on",
     Error.BAD_DIMENSION: "a field of the command is beyond its limits (see the program format)",
-    Error.EARLY_END: "an END before CHUNK, before the LM head, or with weights left over",
+    Error.EARLY_END: "an END before CHUNK, before the LM head, or with weights or scales left over",
     Error.NO_PROGRESS: "nothing moved for WATCHDOG cycles",
 }
 

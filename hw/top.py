@@ -106,7 +106,7 @@ class Terntable(Component):
             status.write_beats.eq(dma.write_beats),
             sequencer.start.eq(status.start),
             sequencer.halt.eq(status.halt),
-            sequencer.weights_left.eq(linear.weights_left),
+            sequencer.left.eq(linear.left),
             self.irq.eq(status.irq),
             control.argmax.eq(linear.argmax),
             control.argmax_logit.eq(linear.argmax_logit),

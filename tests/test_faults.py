@@ -307,7 +307,7 @@ def test_calls_that_cannot_be(device: SimDevice, session: Session) -> None:
         (Op.FETCH, 1, {"words": 1100, "beats": 400}, Unit.FETCH),
         # Fewer scales than the head takes, and more.
         (Op.LOAD, -1, {"count": SPEC.vocab - 1}, Unit.LINEAR),
-        (Op.LOAD, -1, {"count": SPEC.vocab + 1}, Unit.LOAD),
+        (Op.LOAD, -1, {"count": SPEC.vocab + 40}, Unit.LOAD),
     ],
 )
 def test_a_unit_that_never_ends(
@@ -322,6 +322,25 @@ def test_a_unit_that_never_ends(
     assert e.unit == unit.name
     assert e.command is not None and isa.UNIT_OF[commands[e.command].op] is unit
     assert e.address == image.program + isa.COMMAND_BYTES * e.command
+
+
+@pytest.mark.parametrize("more", [1, 2])
+def test_scales_that_are_left_over(
+    device: SimDevice, session: Session, image: Image, commands: list[isa.Command], more: int
+) -> None:
+    """So few that the stream to the LM head holds them."""
+    index, end = index_of(commands, Op.LOAD, -1), len(commands) - 1
+    patch(device, image, index, changed(commands[index], count=SPEC.vocab + more))
+    with pytest.raises(DeviceError, match=r"^EARLY_END ") as error:
+        session.call(IDS)
+    at = image.program + isa.COMMAND_BYTES * end
+    assert (error.value.unit, error.value.address, error.value.command) == ("sequencer", at, end)
+    with EmulatorDevice(CONFIG) as emulator:
+        emulator.load(image)
+        patch(emulator, image, index, changed(commands[index], count=SPEC.vocab + more))
+        emulator.start(1, 0)
+        with pytest.raises(DeviceError, match=f"bad program: {more} scales are left over"):
+            emulator.wait()
 
 
 def test_without_the_watchdog_the_simulator_tells(image: Image) -> None:

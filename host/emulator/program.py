@@ -13,7 +13,7 @@ from terntable.host.head import combine_planes, head_max
 from terntable.host.packing import TilePlan, WordStream, matrix_from_words
 from terntable.hw import isa
 from terntable.hw.config import AcceleratorConfig
-from terntable.hw.isa import Command, Mode, Op
+from terntable.hw.isa import Command, Dest, Mode, Op
 from terntable.hw.limits import violation
 
 
@@ -43,7 +43,8 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
     ops = [command.op for command in commands]
     if Op.CHUNK not in ops:
         raise memory.bad("program", "END before CHUNK")
-    if not any(c.op is Op.LINEAR and c["mode"] == Mode.HEAD for c in commands):
+    heads = [c for c in commands if c.op is Op.LINEAR and c["mode"] == Mode.HEAD]
+    if not heads:
         raise memory.bad("program", "END before the LM head")
     matrices: dict[int, Matrix] = {}
     streams: list[WordStream] = []
@@ -63,6 +64,10 @@ def read_program(config: AcceleratorConfig, memory: Memory, address: int) -> Pro
         elif command.op in (Op.CHUNK, Op.END) and any(stream.left for stream in streams):
             left = sum(stream.left for stream in streams)
             raise memory.bad("program", f"{left} weight words are left over")
+    loaded = sum(c["count"] for c in commands if c.op is Op.LOAD and c["dest"] == Dest.SCALE)
+    wanted = sum(c["out_rows"] // c["planes"] for c in heads)
+    if loaded > wanted:
+        raise memory.bad("program", f"{loaded - wanted} scales are left over")
     return Program(commands, matrices)
 
 

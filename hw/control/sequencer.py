@@ -47,7 +47,7 @@ class Sequencer(Component):
     cmd_{unit}, busy_{unit} : command port of each isa.Unit, and its busy input.
     unit_index : index of the command that each unit took last.
     moved : a unit took a command in this cycle.
-    weights_left : weights were fetched and not used.
+    left : weights or scales were fetched and not used.
     halt : an error elsewhere; nothing more is handed out.
     read : reader's channel of port 0.
     """
@@ -67,7 +67,7 @@ class Sequencer(Component):
             "index": Out(INDEX_BITS),
             "unit_index": Out(data.ArrayLayout(unsigned(INDEX_BITS), len(isa.Unit))),
             "moved": Out(1),
-            "weights_left": In(1),
+            "left": In(1),
             "read": Out(ReadChannelSignature(config.bus_bits)),
         }
         for unit in isa.Unit:
@@ -284,7 +284,7 @@ class Sequencer(Component):
                         m.d.sync += fetching.eq(0)
                         with m.If(busies == 0):
                             m.d.comb += [queue.r_en.eq(1), jump.eq(1)]
-                            with m.If(~last_chunk | ~to_logits | self.weights_left):
+                            with m.If(~last_chunk | ~to_logits | self.left):
                                 fail(Error.EARLY_END, SEQUENCER_UNIT)
                             with m.Else():
                                 m.d.comb += self.done.eq(1)

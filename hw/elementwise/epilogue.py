@@ -116,6 +116,7 @@ class Epilogue(Component):
     factor : writes d[token]; not to change while a command that uses the token runs.
     x_read, x_write, f_write, rope_read : row memories.
     scales : HEAD: weight scale of each vocabulary entry, binary32.
+    scales_left : there are some that no HEAD has taken.
     logits : HEAD: written from `address` on.
     argmax, argmax_logit : id and binary32 logit of the last HEAD's largest logit.
     """
@@ -139,6 +140,7 @@ class Epilogue(Component):
                     RowReadSignature(c.chunk, row_words(c, c.max_head_dim), c.lanes * 32)
                 ),
                 "scales": In(stream.Signature(32)),
+                "scales_left": Out(1),
                 "logits": Out(WriteChannelSignature(c.bus_bits)),
                 "argmax": Out(32),
                 "argmax_logit": Out(32),
@@ -178,6 +180,7 @@ class Epilogue(Component):
         m.submodules.scales = scales = Skid(32)
         connect(m, flipped(self.scales), scales.i)
         connect(m, scales.o, unit.scales)
+        m.d.comb += self.scales_left.eq(scales.o.valid)
         connect(m, unit.logits, flipped(self.logits))
         m.d.comb += [
             unit.start.eq(self.start & (mode == Mode.HEAD)),

@@ -34,8 +34,8 @@ class LinearUnit(Component):
     clear_x, clear_f: strobe at the start of a command that writes X or F from row 0 on, before its
     first write: rows that several commands make keep the statistics of all. weight_wait: the engine
     stands still for want of weights in this cycle. moved: weights are swept, or sums taken by the
-    epilogue, in this cycle. weights_left: there are words in the ring. Throughput: see
-    LinearEngine. Reset: idle, ring empty.
+    epilogue, in this cycle. left: weights or scales were fetched and not used; of the cycle before.
+    Throughput: see LinearEngine. Reset: idle, ring empty.
     """
 
     def __init__(self, config: AcceleratorConfig, library: ModuleLibrary | None = None) -> None:
@@ -58,7 +58,7 @@ class LinearUnit(Component):
                 "clear_x": Out(1),
                 "clear_f": Out(1),
                 "weight_wait": Out(1),
-                "weights_left": Out(1),
+                "left": Out(1),
                 "moved": Out(1),
             }
         )
@@ -98,9 +98,9 @@ class LinearUnit(Component):
             self.argmax.eq(epilogue.argmax),
             self.argmax_logit.eq(epilogue.argmax_logit),
             self.weight_wait.eq(engine.weight_wait),
-            self.weights_left.eq(engine.weights_left),
         ]
         m.d.sync += [
+            self.left.eq(engine.weights_left | epilogue.scales_left),
             self.clear_x.eq(anew & (mode == Mode.RESIDUAL)),
             self.clear_f.eq(anew & (mode != Mode.RESIDUAL) & (mode != Mode.HEAD)),
             self.moved.eq(engine.sweeping | (beats.o.valid & beats.o.ready)),

@@ -36,7 +36,7 @@ def play(
     chunk: int,
     seed: int,
     calls: int = 1,
-    weights_left: bool = False,
+    left: bool = False,
 ):
     """Run calls with units that are busy for random times. With an odd seed memory and units are
     ready only after valid has come.
@@ -117,7 +117,7 @@ def play(
             ("chunk", chunk),
         ):
             ctx.set(getattr(dut, name), value)
-        ctx.set(dut.weights_left, weights_left)
+        ctx.set(dut.left, left)
         for _ in range(calls):
             for _ in range(4):  # an AXI write lies between
                 await ctx.tick()
@@ -227,8 +227,8 @@ def test_a_program_that_ends_early(cut: int) -> None:
     assert len(log) == (cut if cut < 7 else 12 + cut - 7)
 
 
-def test_weights_that_are_left_over() -> None:
-    log, outcome = play(program_of(PROGRAM), 1, 0, 1, 0, weights_left=True)
+def test_weights_or_scales_that_are_left_over() -> None:
+    log, outcome = play(program_of(PROGRAM), 1, 0, 1, 0, left=True)
     end = len(PROGRAM) - 1
     assert outcome == [("EARLY_END", regs.SEQUENCER_UNIT, 0x140 + 64 * end, end)]
     assert len(log) == 8
