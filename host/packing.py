@@ -51,9 +51,14 @@ def plan_tiles(config: AcceleratorConfig, rows: int, inputs: int, norm_ew: int =
         tiles = -(-words // tile_words)
         return TilePlan(k_tiles, tile_words, tiles, words - (tiles - 1) * tile_words)
 
+    def gap(words: int) -> int:
+        # A build that hides behind a sweep may be longer than that.
+        hidden = c.build_cycles + c.tokens + 4 - words if c.table_buffers == 2 else 0
+        return max(c.gap_cycles, hidden)
+
     def cost(plan: TilePlan) -> tuple[int, int]:
-        sweep = k_tiles * (c.gap_cycles + plan.last_words)
-        builds = plan.tiles * groups * k_tiles * c.gap_cycles
+        sweep = k_tiles * (gap(plan.last_words) + plan.last_words)
+        builds = groups * k_tiles * ((plan.tiles - 1) * gap(plan.tile_words) + gap(plan.last_words))
         exposed = max(0, c.tokens * norm_ew - sweep)
         return builds + plan.last_words * drain + exposed, plan.tile_words
 

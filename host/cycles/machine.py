@@ -39,12 +39,16 @@ class Running:
             yield Timeline.PARK
 
 
+BUSY = (*(unit.name.lower() for unit in Unit), "weight_wait")
+"""Counters of busy cycles."""
+
+
 @dataclass
 class Counts:
     """What the accelerator's counters show after a call."""
 
     cycles: float = 0.0
-    busy: dict[str, float] = field(default_factory=dict)
+    busy: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BUSY, 0.0))
     read_bytes: float = 0.0
     write_bytes: float = 0.0
 
@@ -54,7 +58,7 @@ class Counts:
         return others | self.busy
 
     def add(self, name: str, cycles: float) -> None:
-        self.busy[name] = self.busy.get(name, 0.0) + cycles
+        self.busy[name] += cycles
 
 
 class CycleMachine:
@@ -215,7 +219,7 @@ class CycleMachine:
         head, made = command["mode"] == Mode.HEAD, self._followed(Unit.VECTOR, command)
         flow = self._head_flow(command) if head else Flow(0.0, 0.0)
         self._bus.begin(flow)
-        yield units.LINEAR_BEGIN + min(tokens, c.tokens)
+        yield units.linear_begin(c, min(tokens, c.tokens))
         drained = [time.now, time.now]
         k_tiles, tiles = command["k_tiles"], command["tiles"]
         for tile in range(tiles):

@@ -15,7 +15,7 @@ FIRST_COMMAND = 30
 """Cycles from the doorbell, or a jump, to the first command, beside the memory's latency."""
 COMMAND = 8
 """Cycles between two commands."""
-LINEAR_BEGIN = 5
+_LINEAR_BEGIN = 5
 LINEAR_PIPELINE = 16
 """From the last word of a tile to its sums."""
 EPILOGUE = 40
@@ -28,6 +28,12 @@ def k_tile(config: AcceleratorConfig, words: int, lanes: int) -> int:
     if config.table_buffers == 2:
         return max(config.gap_cycles + words, config.build_cycles + lanes + 4)
     return config.build_cycles + max(words, lanes + 4)
+
+
+def linear_begin(config: AcceleratorConfig, lanes: int) -> int:
+    """From a command to its first K tile: activations, and tables if no sweep hides them."""
+    ahead = config.build_cycles + config.gap_cycles if config.table_buffers == 2 else 0
+    return _LINEAR_BEGIN + lanes + ahead
 
 
 def drain(config: AcceleratorConfig, words: int, lanes: int, head: bool) -> int:

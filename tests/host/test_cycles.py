@@ -12,6 +12,7 @@ import pytest
 from terntable.host.compiler import compile_model
 from terntable.host.cycles import predict
 from terntable.host.cycles.outline import outline_program
+from terntable.host.devices.sim import COUNTERS
 from terntable.host.model import load_model, random_model
 from terntable.host.named_shapes import named_shape
 from terntable.hw import isa
@@ -86,6 +87,13 @@ def test_weights_are_waited_for_where_memory_is_slow() -> None:
         for b in (14.0e9, 7.0e9)
     )
     assert slow > 2 * fast
+
+
+def test_every_counter_is_there_whatever_was_waited_for() -> None:
+    quick = TINY.model_copy(update={"table_buffers": 2})
+    for config, call in ((TINY, (1, 128)), (quick, (1, 128)), (quick, (64, 0))):
+        guess = predict(load_model("tiny").spec, config, *call)
+        assert set(guess.unit_cycles) == set(COUNTERS)
 
 
 def test_it_needs_no_gateware_packages() -> None:
