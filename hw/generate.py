@@ -1,4 +1,4 @@
-"""From a configuration to files: Verilog, simulator settings, register map, manifest."""
+"""From a configuration to files: Verilog and all that describes it to other tools."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import regs
+from .c_header import c_header
 from .config import GATEWARE_VERSION, AcceleratorConfig, weight_memory_plan
 from .flat import Flat
+from .fusesoc import core_file
 from .modules import ModuleLibrary
+from .register_map import register_map
 from .top import Terntable
 
 TOP = "terntable"
@@ -22,7 +24,12 @@ TOP = "terntable"
 SIMULATION = f"{TOP}_sim.v"
 """The design without a device's primitives."""
 
-FILES = (f"{TOP}.v", SIMULATION, f"{TOP}.vlt", "registers.json", "manifest.json")
+REGISTER_MAP = "regmap.json"
+HEADER = f"{TOP}.h"
+CORE = f"{TOP}.core"
+MANIFEST = "manifest.json"
+
+FILES = (f"{TOP}.v", SIMULATION, f"{TOP}.vlt", REGISTER_MAP, HEADER, CORE, MANIFEST)
 """Names of the files that `terntable generate` writes, SIMULATION only where it differs."""
 
 
@@ -40,9 +47,20 @@ class Generated:
     simulation: str
     vlt: str
 
+    def texts(self) -> dict[str, str]:
+        """Text by file name, of all files but the manifest."""
+        texts = {f"{TOP}.v": self.verilog}
+        if self.simulation != self.verilog:
+            texts[SIMULATION] = self.simulation
+        texts[f"{TOP}.vlt"] = self.vlt
+        texts[REGISTER_MAP] = json.dumps(register_map(), indent=2) + "\n"
+        texts[HEADER] = c_header(self.config)
+        texts[CORE] = core_file(self.config, TOP, SIMULATION if SIMULATION in texts else f"{TOP}.v")
+        return texts
+
     @property
     def manifest(self) -> dict[str, object]:
-        """What identifies the gateware."""
+        """What identifies the gateware, and the SHA-256 of every other file."""
         c = self.config
         plan = weight_memory_plan(c)
         return {
@@ -50,7 +68,8 @@ class Generated:
             "top": TOP,
             "config_hash": f"{c.hash:08x}",
             "gateware_version": GATEWARE_VERSION,
-            "verilog_sha256": hashlib.sha256(self.verilog.encode()).hexdigest(),
+            "verilog_sha256": _sha256(self.verilog),
+            "files": {name: _sha256(text) for name, text in self.texts().items()},
             "macs_per_cycle": c.macs_per_cycle,
             "weight_ring": {
                 "primitive": plan.primitive,
@@ -64,31 +83,11 @@ class Generated:
 
     def files(self) -> dict[str, str]:
         """Text by file name."""
-        texts = (
-            self.verilog,
-            self.simulation,
-            self.vlt,
-            json.dumps(register_map(), indent=2) + "\n",
-            json.dumps(self.manifest, indent=2) + "\n",
-        )
-        files = dict(zip(FILES, texts, strict=True))
-        if self.simulation == self.verilog:
-            del files[SIMULATION]
-        return files
+        return self.texts() | {MANIFEST: json.dumps(self.manifest, indent=2) + "\n"}
 
 
-def register_map() -> dict[str, object]:
-    """The register table for software that doesn't import this package."""
-    return {
-        "magic": regs.MAGIC,
-        "version": regs.VERSION,
-        "registers": [
-            {"name": r.name, "address": r.address, "access": r.access.value, "doc": r.doc}
-            for r in regs.REGISTERS
-        ],
-        "status": {s.name: s.value for s in regs.Status},
-        "errors": {e.name: e.value for e in regs.Error},
-    }
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

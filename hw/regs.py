@@ -36,6 +36,14 @@ class Status(enum.IntFlag):
     ERROR = 4
 
 
+class Control(enum.IntFlag):
+    """Bits of CONTROL."""
+
+    START = 1
+    CLEAR = 2
+    RESET = 4
+
+
 class Error(enum.IntEnum):
     """ERROR_CODE values."""
 

@@ -25,6 +25,7 @@ from terntable.hw import isa, regs
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 from terntable.hw.limits import violation
+from terntable.hw.regs import Control
 
 if TYPE_CHECKING:
     from terntable.sim import accelerator
@@ -41,7 +42,6 @@ COUNTERS = {
     "write_beats": "WRITE_BEATS",
 }
 
-_START, _CLEAR, _RESET = 1, 2, 4
 T = TypeVar("T")
 
 
@@ -173,7 +173,7 @@ class SimDevice(Device):
     def abort(self) -> None:
         """Give a call in progress up by the accelerator's own reset, which waits for the bus."""
         self._called = False
-        self._set(CONTROL=_CLEAR | _RESET)
+        self._set(CONTROL=Control.CLEAR | Control.RESET)
 
     def run(self, cycles: int) -> None:
         """Let a call go on for some cycles without waiting for its end."""
@@ -197,7 +197,7 @@ class SimDevice(Device):
         if position + tokens <= self.config.max_context:
             check_room(self._image, tokens, position)
         self._called = True
-        self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=_START)
+        self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=Control.START)
 
     def wait(self) -> CallResult:
         if not self._called:
@@ -209,9 +209,9 @@ class SimDevice(Device):
         values = dict(zip(names, self._registers(*names), strict=True))
         if values["STATUS"] & regs.Status.ERROR:
             text = self._describe(values)
-            self._set(CONTROL=_CLEAR | _RESET)
+            self._set(CONTROL=Control.CLEAR | Control.RESET)
             raise self._error(text, values)
-        self._set(CONTROL=_CLEAR)
+        self._set(CONTROL=Control.CLEAR)
         logit = struct.unpack("<f", struct.pack("<I", values["ARGMAX_LOGIT"]))[0]
         return CallResult(
             argmax=values["ARGMAX"],
