@@ -40,10 +40,10 @@ def core_file(config: AcceleratorConfig, top: str, simulation: str) -> str:
             "default": {"filesets": of_default, "toplevel": top},
             "lint": {
                 "description": "Verilator's lint",
-                "default_tool": "verilator",
                 "filesets": ["verilator", "synthesis" if simulation == synthesis else "simulation"],
                 "toplevel": top,
-                "tools": {"verilator": {"mode": "lint-only", "verilator_options": ["-Wno-fatal"]}},
+                "flow": "lint",
+                "flow_options": {"tool": "verilator", "verilator_options": ["-Wno-fatal"]},
             },
         },
     }
