@@ -133,6 +133,22 @@ def generate(
 
 
 @app.command()
+def build(
+    board: Annotated[str, typer.Option(help="Board to build for: kv260.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    config: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Named configuration or YAML file. Default: the board's."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a board's project: a Vivado project folder for kv260."""
+    from .commands.build import build_command
+
+    build_command(board, config, out, json_)
+
+
+@app.command()
 def report(
     config: Annotated[str, typer.Option(help="Named configuration or YAML file.")],
     json_: JsonOption = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import sys
@@ -70,11 +71,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} can't be written: {e.strerror}") from None
 
 
-def check_folder(path: Path, names: Collection[str]) -> None:
-    """Raise UserError unless `path` can be made, or holds nothing but files named in `names`.
+def check_folder(path: Path, names: Collection[str], others: Collection[str] = ()) -> None:
+    """Raise UserError unless `path` can be made, or holds nothing but files named in `names`, and
+    files and folders of which `others` has a pattern.
 
     Leaves nothing behind.
     """
+
+    def strange(entry: Path) -> bool:
+        if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in others):
+            return False
+        return entry.name not in names or not entry.is_file()
+
     try:
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
         if there.is_dir() or there != path.absolute():
@@ -84,20 +92,20 @@ def check_folder(path: Path, names: Collection[str]) -> None:
             return
         if not path.is_dir():
             raise UserError(f"{path} exists and is no folder: name another")
-        others = sorted(f.name for f in path.iterdir() if f.name not in names or not f.is_file())
+        found = sorted(f.name for f in path.iterdir() if strange(f))
     except OSError as e:
         raise UserError(f"{path} can't be written: {e.strerror}") from None
-    if others:
-        raise UserError(f"{path} holds {others[0]!r}, which isn't this program's: name another")
+    if found:
+        raise UserError(f"{path} holds {found[0]!r}, which isn't this program's: name another")
 
 
-def write_folder(path: Path, files: Mapping[str, str]) -> None:
+def write_folder(path: Path, files: Mapping[str, str], others: Collection[str] = ()) -> None:
     """Make the folder `path` of these texts, whole or not at all.
 
     A folder that is there stays (it may be someone's working directory) and its files are
-    replaced, when all texts are on the disk.
+    replaced, when all texts are on the disk. What matches a pattern of `others` is left alone.
     """
-    check_folder(path, files)
+    check_folder(path, files, others)
     try:
         path = path.resolve()
         there = path.is_dir()

@@ -1,0 +1,1 @@
+"""Flows that take a configuration to a board: one module each, chosen by the board's `flow`."""
