@@ -129,4 +129,5 @@ foreach port $memory_ports {
 
 validate_bd_design
 save_bd_design
-puts "the accelerator's clock is [get_property CONFIG.FREQ_HZ [get_bd_pins clock/clk_out1]] Hz"
+set actual [get_property CONFIG.FREQ_HZ [get_bd_pins clock/clk_out1]]
+puts "the accelerator's clock is $actual Hz"

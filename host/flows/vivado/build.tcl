@@ -24,8 +24,10 @@ set_property strategy Performance_ExplorePostRoutePhysOpt [get_runs impl_1]
 
 launch_runs impl_1 -to_step write_bitstream -jobs $jobs
 wait_on_run impl_1
-if {[get_property PROGRESS [get_runs impl_1]] ne "100%"} {
-    error "implementation ended in [get_property STATUS [get_runs impl_1]]"
+set progress [get_property PROGRESS [get_runs impl_1]]
+set status [get_property STATUS [get_runs impl_1]]
+if {$progress ne "100%"} {
+    error "implementation ended at $progress: $status"
 }
 open_run impl_1
 report_utilization -hierarchical -file [file join $reports utilization.txt]
@@ -48,7 +50,7 @@ write_hw_platform -fixed -include_bit -force [file join $here vivado $name.xsa]
 set bif [open [file join $here vivado $name.bif] w]
 puts $bif "all: { $bitstream }"
 close $bif
-exec bootgen -arch zynqmp -image [file join $here vivado $name.bif] -process_bitstream bin -w on
+exec -ignorestderr bootgen -arch zynqmp -image [file join $here vivado $name.bif] -process_bitstream bin -w on
 file copy -force $bitstream.bin [file join $firmware $name.bit.bin]
 file copy -force [file join $here shell.json] [file join $firmware shell.json]
 puts "$firmware is ready but for the overlay: see README.md"
