@@ -24,7 +24,7 @@ def registers() -> str:
         "# Registers\n",
         NOTE,
         "The AXI4-Lite control port, 32-bit words. Source: `hw/regs.py`; the same table makes the"
-        " gateware, the host's constants and `registers.json`.\n",
+        " gateware, the host's constants, `regmap.json` and the C header.\n",
         "| address | name | access | meaning |",
         "| --- | --- | --- | --- |",
     ]

@@ -134,7 +134,7 @@ def generate(
 
 @app.command()
 def build(
-    board: Annotated[str, typer.Option(help="Board to build for: kv260.")],
+    board: Annotated[str, typer.Option(help="Board to build for, such as kv260.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     config: Annotated[
         Optional[str],  # noqa: UP045
@@ -142,7 +142,7 @@ def build(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a board's project: a Vivado project folder for kv260."""
+    """Write what a board's tools make a bitstream of: for kv260 a Vivado project."""
     from .commands.build import build_command
 
     build_command(board, config, out, json_)

@@ -119,6 +119,8 @@ def ip_wrapper(config: AcceleratorConfig, name: str, top: str, note: str) -> str
         [
             f"// {note}",
             "`default_nettype none",
+            "// The interrupt's usual name is a word of C++ too.",
+            "// verilator lint_off SYMRSVDWORD",
             "",
             f"module {name} (",
             ",\n".join(ports),
@@ -130,6 +132,7 @@ def ip_wrapper(config: AcceleratorConfig, name: str, top: str, note: str) -> str
             "    );",
             "endmodule",
             "",
+            "// verilator lint_on SYMRSVDWORD",
             "`default_nettype wire",
             "",
         ]

@@ -10,6 +10,7 @@ from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
 
 from ..boards.board import load_board
+from .run import say
 
 
 def build_command(board_name: str, config_name: str | None, out: Path, as_json: bool) -> None:
@@ -22,6 +23,7 @@ def build_command(board_name: str, config_name: str | None, out: Path, as_json: 
         importlib.import_module("terntable.hw.generate")
     except ImportError as e:
         raise UserError(f"generating Verilog needs {e.name}: pip install 'terntable[hw]'") from None
+    say(f"building {config.name} for {board.name}")
     manifest = flow.build(board, config, out)
     if as_json:
         print(json.dumps(manifest | {"out": str(out)}))

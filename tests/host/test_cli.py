@@ -265,8 +265,11 @@ def test_compile_prints_the_map_and_writes_the_image(cli, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "generate", "demo", "eval", "doctor", "compile", "compare", "bench-devices"],
-)
+    [
+        "", "run", "generate", "build", "demo", "eval", "doctor", "compile", "compare",
+        "bench-devices",
+    ],
+)  # fmt: skip
 def test_help_and_unknown_options_of_every_command(cli, command: str) -> None:
     words = [command] if command else []
     got = cli(*words, "--help")

@@ -1,12 +1,16 @@
 """What FPGA tools say about the generated Verilog, and that it is always the same."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+from terntable.hw import regs
 from terntable.hw.config import AcceleratorConfig, load_config, weight_memory_plan
+from terntable.hw.generate import CORE, FILES, MANIFEST, REGISTER_MAP, SIMULATION, generate
 from terntable.sim.accelerator import design_of
 from terntable.sim.lint import WAIVERS, unused, warnings
 from terntable.sim.netlist import RESOURCES
@@ -56,6 +60,30 @@ def test_two_processes_write_the_same_bytes() -> None:
     ]  # fmt: skip
     assert len(digests[0].strip()) == 64
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("part", [None, "xck26"])
+def test_the_manifest_has_every_other_file(part: str | None) -> None:
+    config = load_config("test").model_copy(update={"part": part})
+    files = generate(config).files()
+    assert (SIMULATION in files) == (part is not None)
+    manifest = json.loads(files.pop(MANIFEST))
+    assert manifest["files"] == {
+        name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()
+    }
+    assert set(files) <= set(FILES)
+    assert manifest["config"] == config.model_dump()
+    assert manifest["config_hash"] == f"{config.hash:08x}"
+    # Simulators get the form without primitives.
+    assert (SIMULATION in files[CORE]) == (part is not None)
+
+
+def test_the_register_map_is_that_of_the_gateware() -> None:
+    found = json.loads(generate(load_config("test")).files()[REGISTER_MAP])
+    assert {r["name"]: r["address"] for r in found["registers"]} == regs.ADDRESS
+    assert found["control"] == {"START": 1, "CLEAR": 2, "RESET": 4}
+    assert found["errors"].keys() == found["error_meanings"].keys()
+    assert found["error_units"]["0"] == "weights"
 
 
 @pytest.mark.slow

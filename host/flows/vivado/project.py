@@ -12,7 +12,6 @@ from typing import Any
 from terntable.hw.config import AcceleratorConfig
 
 from ...boards.board import Board, VivadoBoard
-from ...commands.run import say
 from ...output import check_folder, write_folder
 from .overlay import hp_bits, overlay
 
@@ -119,7 +118,6 @@ def build(board: Board, config: AcceleratorConfig, out: Path) -> dict[str, Any]:
         "manifest.json",
     )
     check_folder(out, names, MADE_BY_VIVADO)
-    say(f"generating the Verilog of {config.name}")
     texts = files(board, config)
     made = manifest(board, config, texts, config.model_dump())
     texts["manifest.json"] = json.dumps(made, indent=2) + "\n"

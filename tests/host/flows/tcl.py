@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -24,7 +25,8 @@ def interpreter() -> list[str] | None:
     """The command that runs a Tcl file; None where there is none."""
     if tclsh := shutil.which("tclsh"):
         return [tclsh]
-    if importlib.util.find_spec("_tkinter") is not None:
+    with contextlib.suppress(ImportError):  # a Python may have the module and not its library
+        importlib.import_module("tkinter")
         return [sys.executable, "-c", _PYTHON]
     return None
 

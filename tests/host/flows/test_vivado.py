@@ -101,7 +101,11 @@ def test_the_whole_flow(folder: Path) -> None:
     assert design.addresses["ps/Data"] == {"accelerator/s_axi_control/reg0": (0xA0000000, 4096)}
     assert design.net("accelerator/interrupt") == {"accelerator/interrupt", "ps/pl_ps_irq0"}
     # One clock for everything in the fabric, and reset from the block that waits for it.
-    assert design.net("clock/clk_out1") >= {"accelerator/aclk", "control/aclk", "ps/saxihp3_fpd_aclk"}
+    assert design.net("clock/clk_out1") >= {
+        "accelerator/aclk",
+        "control/aclk",
+        "ps/saxihp3_fpd_aclk",
+    }
     assert design.net("accelerator/aresetn") >= {"reset/peripheral_aresetn", "control/aresetn"}
     assert design.properties["clock", "CONFIG.CLKOUT1_REQUESTED_OUT_FREQ"] == "100.000000"
     assert {p.name for p in (folder / "firmware").iterdir()} == {"shell.json", "terntable.bit.bin"}
@@ -182,7 +186,10 @@ def planted() -> list[tuple[str, int, int]]:
     found = []
     for name in (*SCRIPTS, f"{NAME}.xdc"):
         script = re.sub(
-            r'^ *#[^\n]*|"[^"]*"', lambda m: " " * len(m[0]), (SOURCES / name).read_text(), flags=re.M
+            r'^ *#[^\n]*|"[^"]*"',
+            lambda m: " " * len(m[0]),
+            (SOURCES / name).read_text(),
+            flags=re.M,
         )
         found += [(name, match.start(), match.end()) for match in WORDS.finditer(script)]
     return found
