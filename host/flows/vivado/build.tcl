@@ -52,5 +52,7 @@ puts $bif "all: { $bitstream }"
 close $bif
 exec -ignorestderr bootgen -arch zynqmp -image [file join $here vivado $name.bif] -process_bitstream bin -w on
 file copy -force $bitstream.bin [file join $firmware $name.bit.bin]
-file copy -force [file join $here shell.json] [file join $firmware shell.json]
+foreach file {shell.json load.sh} {
+    file copy -force [file join $here $file] [file join $firmware $file]
+}
 puts "$firmware is ready but for the overlay: see README.md"

@@ -20,6 +20,9 @@ NAME = "terntable"
 
 SCRIPTS = ("package_ip.tcl", "block_design.tcl", "build.tcl")
 
+AS_THEY_ARE = (*SCRIPTS, f"{NAME}.xdc", "load.sh")
+"""Files that are the same for every board and configuration."""
+
 MADE_BY_VIVADO = ("vivado*", ".Xil", "firmware", "*.jou", "*.log")
 """What the scripts and Vivado itself leave in the folder, as patterns."""
 
@@ -64,8 +67,7 @@ def files(board: Board, config: AcceleratorConfig) -> dict[str, str]:
         f"{TOP}.v": generated[f"{TOP}.v"],
         f"{top}.v": ip_wrapper(config, top, TOP, f"{about}: pins of the IP. {NOT_RUN}"),
         "settings.tcl": settings(board, config),
-        **{name: _template(name) for name in SCRIPTS},
-        f"{NAME}.xdc": _template(f"{NAME}.xdc"),
+        **{name: _template(name) for name in AS_THEY_ARE},
         f"{NAME}.dtso": overlay(
             config, board.connect, vivado, f"{NAME}.bit.bin", f"{about}. {NOT_RUN}"
         ),
@@ -108,8 +110,8 @@ def build(board: Board, config: AcceleratorConfig, out: Path) -> dict[str, Any]:
     someone else's.
     """
     names = (
-        *(f"{NAME}{suffix}" for suffix in (".v", ".h", ".xdc", ".dtso")),
-        *SCRIPTS,
+        *(f"{NAME}{suffix}" for suffix in (".v", ".h", ".dtso")),
+        *AS_THEY_ARE,
         f"{_top(board)}.v",
         "settings.tcl",
         "shell.json",

@@ -13,7 +13,7 @@ import pytest
 from tcl import interpreter, run_tcl
 
 from terntable.host.boards.board import load_board
-from terntable.host.flows.vivado.project import NAME, SCRIPTS, settings
+from terntable.host.flows.vivado.project import AS_THEY_ARE, NAME, SCRIPTS, settings
 from terntable.hw.config import AcceleratorConfig, load_config
 from terntable.hw.ip_wrapper import ip_wrapper
 
@@ -39,7 +39,7 @@ def project(folder: Path, config: AcceleratorConfig = FOUR) -> Path:
     (folder / "terntable.v").write_text("module terntable ();\nendmodule\n")
     wrapper = ip_wrapper(config, "terntable_kv260", "terntable", "a note")
     (folder / "terntable_kv260.v").write_text(wrapper)
-    for name in (*SCRIPTS, f"{NAME}.xdc"):
+    for name in AS_THEY_ARE:
         shutil.copy(SOURCES / name, folder)
     (folder / "shell.json").write_text("{}")
     (folder / "run.tcl").write_text(f"{RUN}source {folder}/build.tcl\n")
@@ -108,7 +108,8 @@ def test_the_whole_flow(folder: Path) -> None:
     }
     assert design.net("accelerator/aresetn") >= {"reset/peripheral_aresetn", "control/aresetn"}
     assert design.properties["clock", "CONFIG.CLKOUT1_REQUESTED_OUT_FREQ"] == "100.000000"
-    assert {p.name for p in (folder / "firmware").iterdir()} == {"shell.json", "terntable.bit.bin"}
+    made = {p.name for p in (folder / "firmware").iterdir()}
+    assert made == {"load.sh", "shell.json", "terntable.bit.bin"}
     assert (folder / "vivado" / "terntable.xsa").exists()
     assert len(list((folder / "vivado" / "reports").iterdir())) == 3
 
