@@ -114,6 +114,16 @@ def test_the_whole_flow(folder: Path) -> None:
     assert len(list((folder / "vivado" / "reports").iterdir())) == 3
 
 
+def test_the_configuration_of_the_board(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project", load_config(BOARD.config))
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert "the accelerator's clock is 249997500 Hz" in done.stdout
+    design = Design(folder)
+    assert design.properties["clock", "CONFIG.CLKOUT1_REQUESTED_OUT_FREQ"] == "250.000000"
+    assert design.links["accelerator/m_axi_hp3"] == "ps/S_AXI_HP3_FPD"
+
+
 def test_a_second_run_begins_anew(folder: Path) -> None:
     assert run(folder).returncode == 0
     assert run(folder).returncode == 0
