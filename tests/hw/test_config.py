@@ -39,7 +39,7 @@ def test_every_field_changes_the_hash() -> None:
     base = load_config("tiny")
     other = {
         "name": "other", "part": "xck26", "array": "select_add", "group": 2, "tables": 12,
-        "rows": 8, "tokens": 4, "attention_pipes": 2,
+        "table_buffers": 2, "rows": 8, "tokens": 4, "attention_pipes": 2,
         "tile_rows": 256, "weight_memory": "bram", "weight_depth": 2048, "lanes": 2,
         "attention_dims": 16, "attention_rows": 2, "ports": 4, "bus_bits": 64, "burst_beats": 32,
         "clock_hz": 100_000_000, "chunk": 8, "max_hidden": 256, "max_row": 1024,
@@ -69,6 +69,7 @@ def test_every_field_changes_the_hash() -> None:
         ({"bus_bits": 256, "burst_beats": 256}, "burst_beats is 256"),
         ({"ports": 3}, "ports"),
         ({"group": 5}, "group"),
+        ({"array": "select_add", "table_buffers": 2}, "table_buffers is 2"),
         ({"nosuch": 1}, "nosuch"),
         ({"name": "Not Good"}, "name"),
     ],

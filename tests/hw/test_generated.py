@@ -37,8 +37,9 @@ def test_verilator_warns_of_nothing() -> None:
     """No warning without a waiver, no waiver without a warning."""
     test = load_config("test")
     other = AcceleratorConfig.model_validate(test.model_dump() | OTHER)
+    buffers = test.model_copy(update={"name": "buffers", "table_buffers": 2})
     said = []
-    for config in (test, load_config("tiny"), other):
+    for config in (test, load_config("tiny"), other, buffers):
         design = design_of(config)
         found = warnings(design.verilog, vlt=design.vlt)
         left = [w for w in found if not any(waiver.covers(w) for waiver in WAIVERS)]
