@@ -43,9 +43,9 @@ VARIANTS = [
     Variant(name, group, changes)
     for name, groups, changes in (
         ("table lookup, DSP adders", (2, 3), {}),
-        ("same, two buffers", (2, 3), {"table_buffers": 2}),
+        ("the same, two buffers", (2, 3), {"table_buffers": 2}),
         ("table lookup, LUT adders", (2, 3, 4), LUTS),
-        ("same, two buffers", (2, 3, 4), LUTS | {"table_buffers": 2}),
+        ("the same, two buffers", (2, 3, 4), LUTS | {"table_buffers": 2}),
         ("select-add", (2, 3, 4), LUTS | {"array": "select_add"}),
     )
     for group in groups

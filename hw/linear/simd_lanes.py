@@ -91,12 +91,9 @@ class SimdLanes(Component):
         entries: dict[int, data.View] = {}
         for number, tables in enumerate(self._skew.slices):
             shape = (len(tables), TOKENS * c.table_bits, c.table_address_bits)
-            memory: TableMemory | BufferedTableMemory
+            memory = BufferedTableMemory(*shape) if c.table_buffers == 2 else form(*shape)
             if c.table_buffers == 2:
-                memory = BufferedTableMemory(*shape)
                 m.d.comb += memory.write_address.eq(self.write_address[number])
-            else:
-                memory = form(*shape)
             m.submodules[f"memory{number}"] = memory
             m.d.comb += memory.write_en.eq(self.write_en[number])
             for place, table in enumerate(tables):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth import C, Cat, ClockSignal, Instance, Module, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Member, Out
 
 ADDRESS_BITS = 5
 """Address bits of a RAM32M16."""
@@ -39,10 +39,14 @@ class TableMemory(Component):
     primitives() RAM32M16s of 8 LUTs: a memory for each table would take one for 14 bits.
     """
 
-    def __init__(self, tables: int, width: int, address_bits: int) -> None:
+    def __init__(
+        self, tables: int, width: int, address_bits: int, more: dict[str, Member] | None = None
+    ) -> None:
+        """more: ports of a memory that has others besides."""
         self._tables, self._width, self._address_bits = tables, width, address_bits
         super().__init__(
             {
+                **(more or {}),
                 "write_en": In(1),
                 "index": In(data.ArrayLayout(unsigned(address_bits), tables)),
                 "data": In(data.ArrayLayout(unsigned(width), tables)),
@@ -53,12 +57,24 @@ class TableMemory(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         for t in range(self._tables):
-            table_memory(
-                m, f"table{t}", self._width, self._address_bits,
-                (self.write_en, self.index[0], self.data[t]),
-                (self.index[t], self.entries[t]),
-            )  # fmt: skip
+            m.submodules[f"table{t}"] = memory = Memory(
+                shape=unsigned(self._width),
+                depth=1 << self._address_bits,
+                init=[],
+                attrs={"ram_style": "distributed"},
+            )
+            write, look_up = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(self.write_en),
+                write.addr.eq(self._written_at()),
+                write.data.eq(self.data[t]),
+                look_up.addr.eq(self.index[t]),
+                self.entries[t].eq(look_up.data),
+            ]
         return m
+
+    def _written_at(self) -> Value:
+        return self.index[0]
 
 
 class Ram32m16TableMemory(TableMemory):
@@ -92,57 +108,15 @@ class Ram32m16TableMemory(TableMemory):
         return m
 
 
-class BufferedTableMemory(Component):
-    """Tables that are looked up in while others are written.
-
-    index: an address a table, to which `entries` belong in the same cycle. write_en: the entries at
-    write_address of all tables become `data` at the end of the cycle. No reset.
+class BufferedTableMemory(TableMemory):
+    """The same, looked up in while entries are written: at write_address, not at index[0].
 
     A memory a table, which tools make LUTRAM of: with a write address of its own none of its
     columns can be read for another.
     """
 
     def __init__(self, tables: int, width: int, address_bits: int) -> None:
-        self._tables, self._width, self._address_bits = tables, width, address_bits
-        super().__init__(
-            {
-                "write_en": In(1),
-                "write_address": In(address_bits),
-                "index": In(data.ArrayLayout(unsigned(address_bits), tables)),
-                "data": In(data.ArrayLayout(unsigned(width), tables)),
-                "entries": Out(data.ArrayLayout(unsigned(width), tables)),
-            }
-        )
+        super().__init__(tables, width, address_bits, {"write_address": In(address_bits)})
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        for t in range(self._tables):
-            table_memory(
-                m, f"table{t}", self._width, self._address_bits,
-                (self.write_en, self.write_address, self.data[t]),
-                (self.index[t], self.entries[t]),
-            )  # fmt: skip
-        return m
-
-
-def table_memory(
-    m: Module, name: str, width: int, address_bits: int,
-    written: tuple[Value, Value, Value], read: tuple[Value, Value],
-) -> None:  # fmt: skip
-    """A table of 2**address_bits entries in LUTRAM. written: enable, address, data; taken at the
-    end of the cycle. read: address, and what becomes its entry in the same cycle."""
-    m.submodules[name] = memory = Memory(
-        shape=unsigned(width),
-        depth=1 << address_bits,
-        init=[],
-        attrs={"ram_style": "distributed"},
-    )
-    write, look_up = memory.write_port(), memory.read_port(domain="comb")
-    enable, address, entry = written
-    m.d.comb += [
-        write.en.eq(enable),
-        write.addr.eq(address),
-        write.data.eq(entry),
-        look_up.addr.eq(read[0]),
-        read[1].eq(look_up.data),
-    ]
+    def _written_at(self) -> Value:
+        return self.write_address
