@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help venv venv-torch demo test quick formal soak bench-full pythons check clean preflight
+.PHONY: help venv venv-torch demo test quick formal soak bench-full pythons check clean preflight ulx3s check-bitstreams
 
 help:
 	@echo "make demo    a ternary language model on simulated RTL, compared with the emulator"
@@ -14,6 +14,8 @@ help:
 	@echo "make formal  the proofs alone (part of make test)"
 	@echo "make pythons the installed package on every Python from 3.10 to 3.13 that is found"
 	@echo "make bench-full  full-size models on simulated RTL: hours; see docs/benchmarks.md"
+	@echo "make ulx3s   the bitstream of the ULX3S-85F into out/ulx3s: up to an hour"
+	@echo "make check-bitstreams  bitstreams/ against its manifests and the gateware of today"
 	@echo "make soak    more accelerators of drawn parameters (CASES=100, SEED, or one CASE)"
 	@echo "make check   lint and types"
 	@echo "make venv    the environment alone (make venv-torch adds the float32 reference)"
@@ -67,6 +69,12 @@ soak: $(VENV)/.stamp
 		$(BIN)/python -m tests.pairwise $${CASES:-100} $$seed; fi > $(SOAK)/cases.yaml
 	@TERNTABLE_CACHE=$(SOAK) TERNTABLE_SOAK=$(SOAK)/cases.yaml \
 		$(BIN)/python -m pytest -n $(JOBS) tests/soak.py
+
+ulx3s: $(VENV)/.stamp
+	$(BIN)/terntable build --board ulx3s --out out/ulx3s
+
+check-bitstreams: $(VENV)/.stamp
+	$(BIN)/python -m terntable.host.flows.committed bitstreams
 
 pythons: $(VENV)/.stamp
 	TERNTABLE_PYTHONS="$$(for n in 10 11 12 13; do command -v python3.$$n; done | xargs)" \

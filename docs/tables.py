@@ -1,6 +1,7 @@
-"""Write the generated pages: the register table, the program format, the full-size results.
+"""Write the generated pages: the register table, the program format, the serial link, the full-size
+results.
 
-python docs/tables.py          writes docs/registers.md, docs/program.md and docs/benchmarks.md
+python docs/tables.py          writes them
 python docs/tables.py --check  exits with 1 when one of them is not up to date
 """
 
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import benchmarks_page
+import link_page
 
 from terntable.hw import isa, limits, regs
 from terntable.hw.config import load_config
@@ -113,6 +115,7 @@ def _limit(op: isa.Op, limit: limits.Limit) -> str:
 PAGES = {
     "registers.md": registers,
     "program.md": program,
+    "link.md": lambda: link_page.page(NOTE),
     "benchmarks.md": lambda: benchmarks_page.page(NOTE),
 }
 

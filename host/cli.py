@@ -39,7 +39,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(help="Named configuration or YAML file. Default: the smallest that fits."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="emulator, sim, torch or triton.")]
+DeviceOption = Annotated[str, typer.Option(help="emulator, sim, torch, triton or board.")]
 DtypeOption = Annotated[
     str | None,
     typer.Option(help="Numbers of torch: float32 (default) or bfloat16."),
@@ -59,6 +59,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 def run(
     model: ModelOption = "tiny",
     device: DeviceOption = "emulator",
+    board: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Which board (device board), such as ulx3s."),
+    ] = None,
+    port: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Its serial port, such as /dev/ttyUSB0."),
+    ] = None,
     dtype: DtypeOption = None,
     kv: KvOption = None,
     planes: PlanesOption = None,
@@ -100,6 +108,8 @@ def run(
         RunOptions(
             model=model,
             device=device,
+            board=board,
+            port=port,
             dtype=dtype,
             kv=kv,
             planes=planes,
@@ -140,12 +150,17 @@ def build(
         Optional[str],  # noqa: UP045
         typer.Option(help="Named configuration or YAML file. Default: the board's."),
     ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of the placement, for boards that are placed here.", min=0),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write what a board's tools make a bitstream of: for kv260 a Vivado project."""
+    """Make a board's bitstream (ulx3s), or what its tools make one of: for kv260 a Vivado
+    project."""
     from .commands.build import build_command
 
-    build_command(board, config, out, json_)
+    build_command(board, config, out, seed, json_)
 
 
 @app.command()

@@ -93,6 +93,10 @@ class AcceleratorConfig(BaseModel):
             f"part is {self.part!r}: choose from {', '.join(PARTS)}, or leave it out",
         )
         need(
+            self.weight_memory != "uram" or self.device is None or self.device.uram > 0,
+            f"weight_memory is 'uram': {self.part} has none, choose bram or lutram",
+        )
+        need(
             self.table_buffers == 1 or self.array == "lookup",
             f"table_buffers is {self.table_buffers}: array {self.array} has no tables, leave it"
             " out",
@@ -286,15 +290,22 @@ class MemoryPlan:
 
 
 _PRIMITIVES = {
-    "uram": ("URAM288", 72, 4096),
-    "bram": ("RAMB36E2", 72, 512),
-    "lutram": ("RAM32M16", 14, 32),
+    "xcup": {
+        "uram": ("URAM288", 72, 4096),
+        "bram": ("RAMB36E2", 72, 512),
+        "lutram": ("RAM32M16", 14, 32),
+    },
+    "ecp5": {
+        "bram": ("PDPW16KD", 36, 512),
+        "lutram": ("TRELLIS_DPR16X4", 4, 16),
+    },
 }
 
 
 def weight_memory_plan(config: AcceleratorConfig) -> MemoryPlan:
     """Place the weight ring of `config` on its memory primitive."""
-    primitive, width, depth = _PRIMITIVES[config.weight_memory]
+    family = "xcup" if config.device is None else config.device.family
+    primitive, width, depth = _PRIMITIVES[family][config.weight_memory]
     return MemoryPlan(
         primitive=primitive,
         wide=-(-config.word_bits // width),

@@ -11,9 +11,11 @@ from .errors import UserError
 from .parts import Part
 
 _RAMB36_SHAPES = ((72, 512), (36, 1024), (18, 2048), (9, 4096))
+_EBR_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096))
 """Bits by words of a block RAM with one read and one write port."""
 _URAM_SHAPE = (72, 4096)
-_RAM32M16_LUTS = 8
+_LUTS = {"RAM32M16": 8, "TRELLIS_DPR16X4": 6}
+"""Of memories that are made of them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ def ramb36_count(bits: int, words: int) -> int:
     return min(-(-bits // wide) * -(-words // deep) for wide, deep in _RAMB36_SHAPES)
 
 
+def ebr_count(bits: int, words: int) -> int:
+    """ECP5's block RAMs of a memory of `words` words of `bits` bits."""
+    return min(-(-bits // wide) * -(-words // deep) for wide, deep in _EBR_SHAPES)
+
+
 def uram_count(bits: int, words: int) -> int:
     """UltraRAMs of a memory of `words` words of `bits` bits."""
     wide, deep = _URAM_SHAPE
@@ -41,23 +48,30 @@ def demands(config: AcceleratorConfig) -> Iterator[Demand]:
     """The memories whose primitive is certain, rows by their bits. There are more: this is the
     least."""
     c = config
+    small = c.device is not None and c.device.family == "ecp5"
+    block, block_count = ("ebr", ebr_count) if small else ("bram36", ramb36_count)
     ring = weight_memory_plan(c)
-    resource, each = {
-        "uram": ("uram", 1),
-        "bram": ("bram36", 1),
-        "lutram": ("lutram", _RAM32M16_LUTS),
-    }[c.weight_memory]
-    yield Demand(resource, "the weight ring", ring.primitives * each, "lower weight_depth")
+    resource = {"uram": "uram", "bram": block, "lutram": "lutram"}[c.weight_memory]
+    yield Demand(
+        resource,
+        "the weight ring",
+        ring.primitives * _LUTS.get(ring.primitive, 1),
+        "lower weight_depth",
+    )
     sums = c.tokens * c.rows * c.acc_bits
     yield Demand(
-        "bram36",
+        block,
         "the accumulators",
-        ramb36_count(sums, 2 * c.tile_rows // c.rows),
+        block_count(sums, 2 * c.tile_rows // c.rows),
         "lower tile_rows",
     )
+    elements = c.chunk * (c.max_hidden + c.longest_row)
     if c.rows_in_uram:
-        bits = 32 * c.chunk * (c.max_hidden + c.longest_row)
-        yield Demand("uram", "binary32 rows", -(-bits // math.prod(_URAM_SHAPE)), "lower chunk")
+        count = -(-32 * elements // math.prod(_URAM_SHAPE))
+        yield Demand("uram", "binary32 rows", count, "lower chunk")
+    elif small:
+        wide, deep = _EBR_SHAPES[0]
+        yield Demand(block, "binary32 rows", -(-32 * elements // (wide * deep)), "lower chunk")
 
 
 def check_fits(config: AcceleratorConfig, part: Part) -> None:

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from amaranth import C, Instance, Module, Signal, Value
+from amaranth import C, DomainRenamer, Instance, Module, Signal, Value
 from amaranth.hdl import Assert, Format
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
@@ -82,7 +82,9 @@ def _watch(m: Module, component: Component, tap: bool) -> None:
             )
             continue
         monitor = StreamMonitor(len(payload), f"{type(component).__name__}.{name}")
-        m.submodules[where] = monitor
+        # A component between clocks has them in `domains`, by the first name of a port.
+        domain = getattr(component, "domains", {}).get(name.split(".")[0], "sync")
+        m.submodules[where] = DomainRenamer(domain)(monitor)
         on_bus = name.rsplit(".", 1)[-1] in _BUS
         m.d.comb += [
             monitor.valid.eq(given.valid),

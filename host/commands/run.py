@@ -11,6 +11,7 @@ import numpy as np
 
 from terntable.hw.errors import UserError
 
+from ..boards.connect import check_connection
 from ..devices.base import Device
 from ..output import check_writable, console, progress, whole_file
 from ..sampling import Sampler
@@ -25,6 +26,8 @@ class RunOptions:
 
     model: str
     device: str
+    board: str | None
+    port: str | None
     dtype: str | None
     kv: str | None
     planes: int | None
@@ -70,6 +73,14 @@ class Printer:
             self._put((self._stream.finish() if self._stream is not None else "") + "\n")
 
 
+def load_with_progress(device: Device, setup: Setup) -> Session:
+    """A session, with a progress bar on standard error while the image is loaded."""
+    with progress(f"loading {setup.image.data.size:,} bytes", total=setup.image.data.size) as bar:
+        (task,) = bar.task_ids
+        device.loading = lambda done, total: bar.update(task, completed=done, total=total)
+        return Session(device, setup.image)
+
+
 def generate_with_progress(
     session: Session,
     prompt: list[int],
@@ -101,7 +112,9 @@ def run_command(options: RunOptions) -> None:
     if options.waves is not None:
         check_writable(options.waves, "waveform file")
     check_device(options.device, options.dtype, options.kv)
-    setup = load_setup(options.model, options.config, options.device, options.kv, options.planes)
+    board = check_connection(options.device, options.board, options.port)
+    config = options.config or (None if board is None else board.config)
+    setup = load_setup(options.model, config, options.device, options.kv, options.planes)
     encode = setup.encode_chat if options.chat else setup.encode
     prompt = encode(options.prompt, options.prompt_ids)
     check_run(setup, prompt, options.max_tokens, options.chunk)
@@ -113,8 +126,10 @@ def run_command(options: RunOptions) -> None:
         kv=options.kv,
         waves=options.waves,
         note=say,
+        board=board,
+        port=options.port,
     ) as device:
-        session = Session(device, setup.image)
+        session = load_with_progress(device, setup)
         printer = Printer(setup.tokenizer, options.json)
         result = generate_with_progress(
             session, prompt, options.max_tokens, sampler, printer, options.chunk
@@ -187,8 +202,11 @@ def describe(setup: Setup, device: Device, result: Generation) -> str:
             f" {len(result.tokens)} new tokens{rate}, measured]"
         )
     hz = setup.config.clock_hz
-    text = f"[{config}, simulated: {n} prompt tokens in {result.prefill.cycles:,} cycles"
+    how = "measured" if device.name == "board" else "simulated"
+    text = f"[{config}, {how}: {n} prompt tokens in {result.prefill.cycles:,} cycles"
     if steps:
         mean = sum(r.cycles or 0 for r in result.decode) / steps
         text += f", {mean:,.0f} cycles a decode token = {hz / mean:,.0f} tok/s at {hz / 1e6:g} MHz"
+        if device.name == "board":
+            text += f", {steps / result.decode_seconds:,.1f} tok/s with the host"
     return text + "]"

@@ -11,8 +11,9 @@ from terntable.hw.config import AcceleratorConfig
 from terntable.hw.isa import KvFormat
 
 from .base import Device
+from .transport import Transport
 
-DEVICES = ("emulator", "sim", "torch", "triton")
+DEVICES = ("emulator", "sim", "torch", "triton", "board")
 """Names that `open_device` knows."""
 
 TAKES_MODEL = ("torch", "triton")
@@ -47,13 +48,15 @@ def open_device(
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
+    transport: Transport | None = None,
 ) -> Device:
     """Open a device by name. Raises KeyError for an unknown one.
 
     For devices in TAKES_MODEL: `model` is what they run, `dtype` one of `model_device.DTYPES`
     (binary32 by default), `kv`, of triton, one of `triton.KV_KINDS` (binary16 by default). For
     simulators: `waves` names a file, `verilog` takes the place of the generated design's text.
-    `note` is called with a line before steps that take time.
+    `note` is called with a line before steps that take time. For a board: the `transport` to it,
+    which the device closes.
     """
     if name == "emulator":
         from .emulator import EmulatorDevice
@@ -68,6 +71,12 @@ def open_device(
 
             design = Design(verilog, design_of(config, note).vlt)
         return SimDevice(config, waves=waves, verilog=design, status=note)
+    if name == "board":
+        from .board import BoardDevice
+
+        if transport is None:
+            raise ValueError("device board needs a transport")
+        return BoardDevice(config, transport)
     if name in TAKES_MODEL:
         if model is None:
             raise ValueError(f"device {name} needs the model")

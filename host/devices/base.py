@@ -22,7 +22,7 @@ WATCHDOG_CYCLES = 1 << 18
 any memory takes to answer, a millisecond at 250 MHz."""
 
 Progress = Callable[[int, int], None]
-"""Called with the tokens of a call that are finished and the tokens of the call."""
+"""Called with how many are finished and how many there are: tokens of a call, bytes of an image."""
 
 
 class DeviceError(RuntimeError):
@@ -76,7 +76,9 @@ class Device(abc.ABC):
     detail: str = ""
     """What it runs on, for people: 'cpu, float32'. Empty where the name says it all."""
     progress: Progress | None = None
-    """Called while a call runs, where the device can."""
+    """Called with tokens while a call runs, where the device can."""
+    loading: Progress | None = None
+    """Called with bytes while an image is loaded, where that takes time."""
 
     @abc.abstractmethod
     def load(self, image: Image) -> None:

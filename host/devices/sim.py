@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,35 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from terntable.host.devices.base import (
-    WATCHDOG_CYCLES,
-    CallResult,
-    Device,
-    DeviceError,
-    check_image,
-    check_room,
-)
+from terntable.host.devices.base import WATCHDOG_CYCLES, CallResult, DeviceError, check_image
+from terntable.host.devices.register_device import RegisterDevice, check_inside
 from terntable.host.image import Image
-from terntable.hw import isa, regs
+from terntable.hw import regs
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
-from terntable.hw.limits import violation
-from terntable.hw.regs import Control
 
 if TYPE_CHECKING:
     from terntable.sim import accelerator
     from terntable.sim.dram import DramModel
-
-COUNTERS = {
-    "fetch": "CYCLES_FETCH",
-    "load": "CYCLES_LOAD",
-    "vector": "CYCLES_VECTOR",
-    "linear": "CYCLES_LINEAR",
-    "attention": "CYCLES_ATTENTION",
-    "weight_wait": "CYCLES_WEIGHT_WAIT",
-    "read_beats": "READ_BEATS",
-    "write_beats": "WRITE_BEATS",
-}
 
 T = TypeVar("T")
 
@@ -52,7 +32,7 @@ def _first_error(log: str) -> str:
     return f"{what} {error.strip()}"
 
 
-class SimDevice(Device):
+class SimDevice(RegisterDevice):
     """Runs the register-transfer level of a configuration, clock by clock.
 
     The model is compiled when the device is made (once per content, see sim/build.py); `status`
@@ -91,6 +71,7 @@ class SimDevice(Device):
         from terntable.sim.build import BuildError
         from terntable.sim.dram import DramModel
 
+        super().__init__()
         self.config = config
         self._dram = dram or DramModel()
         if stress_seed is not None:
@@ -125,8 +106,6 @@ class SimDevice(Device):
             raise DeviceError(_first_error(str(e))) from e
         self._simulation: accelerator.Simulation | None = None
         self._memory: mmap.mmap | None = None
-        self._image: Image | None = None
-        self._called = False
 
     def load(self, image: Image) -> None:
         from terntable.sim.accelerator import Simulation
@@ -145,19 +124,9 @@ class SimDevice(Device):
                 waves=self._waves,
                 power_up=self._power_up,
             )
-        magic, version, config_hash = self._registers("MAGIC", "VERSION", "CONFIG_HASH")
-        if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
-            raise UserError(
-                f"the design is no terntable of version {regs.VERSION >> 16}:"
-                f" MAGIC {magic:#010x}, VERSION {version:#010x}"
-            )
-        if config_hash != image.config.hash:
-            raise UserError(
-                f"the image is for configuration {image.config.hash:08x}, the gateware has"
-                f" {config_hash:08x}: compile the model again"
-            )
+        self._identify(image, "the design")
         self._image, self._called = image, False
-        self._prepare(image)
+        self._prepare(image, self._dram.base, self._stuck)
 
     def reset(self, dram: DramModel | None = None) -> None:
         """A hardware reset, whatever is going on: a call in progress is given up. The memory keeps
@@ -168,12 +137,7 @@ class SimDevice(Device):
             self._dram = dram
         self._called = False
         self._guard(self._running.reset, self._dram)
-        self._prepare(self._image)
-
-    def abort(self) -> None:
-        """Give a call in progress up by the accelerator's own reset, which waits for the bus."""
-        self._called = False
-        self._set(CONTROL=Control.CLEAR | Control.RESET)
+        self._prepare(self._image, self._dram.base, self._stuck)
 
     def run(self, cycles: int) -> None:
         """Let a call go on for some cycles without waiting for its end."""
@@ -186,39 +150,12 @@ class SimDevice(Device):
     def read(self, offset: int, size: int) -> bytes:
         return self._mapped(offset, size)[offset : offset + size]
 
-    def start(self, tokens: int, position: int, chunk: int | None = None) -> None:
-        if self._image is None:
-            raise DeviceError("no image is loaded")
-        if self._called:
-            raise DeviceError("start while a call runs")
-        if chunk is None:
-            chunk = self.config.chunk
-        # What is beyond the configuration's maximum the gateware itself refuses.
-        if position + tokens <= self.config.max_context:
-            check_room(self._image, tokens, position)
-        self._called = True
-        self._set(TOKENS=tokens, POSITION=position, CHUNK=chunk, CONTROL=Control.START)
-
     def wait(self) -> CallResult:
         if not self._called:
             raise DeviceError("wait without a call")
         self._called = False
         self._guard(self._running.wait, self._budget, self._patience, self.on_cycle)
-        names = ["STATUS", "ERROR_CODE", "ERROR_UNIT", "ERROR_ADDRESS", "ERROR_COMMAND",
-                 "ARGMAX", "ARGMAX_LOGIT", "CYCLES", *COUNTERS.values()]  # fmt: skip
-        values = dict(zip(names, self._registers(*names), strict=True))
-        if values["STATUS"] & regs.Status.ERROR:
-            text = self._describe(values)
-            self._set(CONTROL=Control.CLEAR | Control.RESET)
-            raise self._error(text, values)
-        self._set(CONTROL=Control.CLEAR)
-        logit = struct.unpack("<f", struct.pack("<I", values["ARGMAX_LOGIT"]))[0]
-        return CallResult(
-            argmax=values["ARGMAX"],
-            argmax_logit=logit,
-            cycles=values["CYCLES"],
-            unit_cycles={name: values[register] for name, register in COUNTERS.items()},
-        )
+        return self._result()
 
     def close(self) -> None:
         if self._simulation is not None:
@@ -243,23 +180,8 @@ class SimDevice(Device):
     def _mapped(self, offset: int, size: int) -> mmap.mmap:
         if self._memory is None:
             raise DeviceError("no image is loaded")
-        if offset < 0 or size < 0 or offset + size > len(self._memory):
-            raise DeviceError(
-                f"{size} bytes are not inside the image of {len(self._memory)}", address=offset
-            )
+        check_inside(len(self._memory), offset, size)
         return self._memory
-
-    def _prepare(self, image: Image) -> None:
-        """Registers that a reset has cleared."""
-        self._set(
-            BASE_LO=self._dram.base & 0xFFFFFFFF,
-            BASE_HI=self._dram.base >> 32,
-            LIMIT=image.size,
-            WRITE_BASE=image.write_base,
-            PROGRAM=image.program,
-            IRQ_ENABLE=1,
-            WATCHDOG=self._stuck,
-        )
 
     def _registers(self, *names: str) -> list[int]:
         return self._guard(self._running.read_registers, [regs.ADDRESS[n] for n in names])
@@ -276,31 +198,3 @@ class SimDevice(Device):
             return request(*args)
         except SimulationError as e:
             raise self._error(str(e), e.registers) from None
-
-    def _describe(self, values: dict[str, int]) -> str:
-        """What went wrong, by the registers: the error's name, and the field that did not fit."""
-        try:
-            code = regs.Error(values["ERROR_CODE"])
-        except ValueError:
-            return f"error {values['ERROR_CODE']}"
-        if code is regs.Error.BAD_DIMENSION:
-            data = self.read(values["ERROR_ADDRESS"], isa.COMMAND_BYTES)
-            return f"{code.name}: {violation(self.config, isa.decode(data))}"
-        return code.name
-
-    def _error(self, text: str, values: dict[str, int]) -> DeviceError:
-        """A fault, with what the registers say."""
-        if not values:
-            return DeviceError(text)
-        if "UNIT_STATE" in values:
-            busy = [u.name for u in isa.Unit if values["UNIT_STATE"] >> u & 1]
-            text += f"; busy: {', '.join(busy) or 'no unit'}; " + ", ".join(
-                f"{name} {value:#x}" for name, value in values.items()
-            )
-        unit = values["ERROR_UNIT"]
-        return DeviceError(
-            text,
-            unit=regs.ERROR_UNITS.get(unit, str(unit)) if values["ERROR_CODE"] else None,
-            address=values["ERROR_ADDRESS"] if values["ERROR_CODE"] else None,
-            command=values["ERROR_COMMAND"],
-        )

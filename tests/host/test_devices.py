@@ -1,7 +1,7 @@
 """The contract of Device, on every device: what calls do, what is refused, what is kept.
 
-The simulator runs here too, with the configuration and the build that the whole-accelerator tests
-have: its calls are short.
+A board here is one at a pseudo-terminal, with the emulator in it. The simulator runs too, with the
+configuration and the build that the whole-accelerator tests have: its calls are short.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from terntable.host.model import Model, ModelSpec, random_model
 from terntable.host.session import Session
 from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
+
+from .pty_board import BoardOnPty
 
 CONFIG = load_config("test")
 SPEC = ModelSpec(
@@ -76,6 +78,8 @@ def opened(name: str) -> Device:
     """The device, or a skip that says why there is none here."""
     if lack := missing(name):
         pytest.skip(lack)
+    if name == "board":
+        return BoardOnPty(CONFIG)
     return open_device(name, CONFIG, model=MODEL)
 
 
@@ -232,7 +236,7 @@ def test_progress_ends_with_the_call(bench: Bench) -> None:
     seen: list[tuple[int, int]] = []
     bench.device.progress = lambda done, tokens: seen.append((done, tokens))
     bench.call(IDS, 0, 3)
-    if bench.name == "sim":
+    if bench.name in ("sim", "board"):
         assert not seen
     else:
         assert seen == [(3, 9), (6, 9), (9, 9)]
@@ -278,3 +282,5 @@ def test_names() -> None:
     for name in TAKES_MODEL:
         with pytest.raises(ValueError, match="needs the model"):
             open_device(name, CONFIG)
+    with pytest.raises(ValueError, match="needs a transport"):
+        open_device("board", CONFIG)

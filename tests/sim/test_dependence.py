@@ -10,6 +10,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from terntable.hw.axi.width import WidthConverter
 from terntable.hw.config import load_config
+from terntable.hw.link.host_link import HostLink
 from terntable.sim.contract import watched, watched_design
 from terntable.sim.dependence import valid_waits_for_ready
 from terntable.sim.harness import block_verilog
@@ -60,4 +61,12 @@ def test_no_stream_of_an_accelerator() -> None:
     design = watched_design(load_config("test"), tap=True)
     verdict = valid_waits_for_ready(design.verilog, "terntable")
     assert len(verdict.streams) > 80
+    assert verdict.waiting == []
+
+
+def test_no_stream_of_the_host_link() -> None:
+    with watched(tap=True):
+        link = HostLink(50_000_000, 3_000_000, bus_bits=32, burst_beats=64, size=1 << 25)
+        verdict = valid_waits_for_ready(block_verilog(link, "link"), "link")
+    assert len(verdict.streams) > 20
     assert verdict.waiting == []

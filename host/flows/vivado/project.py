@@ -69,7 +69,7 @@ def files(board: Board, config: AcceleratorConfig) -> dict[str, str]:
         "settings.tcl": settings(board, config),
         **{name: _template(name) for name in AS_THEY_ARE},
         f"{NAME}.dtso": overlay(
-            config, board.connect, vivado, f"{NAME}.bit.bin", f"{about}. {NOT_RUN}"
+            config, board.uio, vivado, f"{NAME}.bit.bin", f"{about}. {NOT_RUN}"
         ),
         # dfx-mgr wants no more, and JSON has no comments: README.md says that it was not run.
         "shell.json": json.dumps({"shell_type": "XRT_FLAT", "num_slots": "1"}, indent=2) + "\n",
@@ -83,7 +83,7 @@ def files(board: Board, config: AcceleratorConfig) -> dict[str, str]:
         name=NAME,
         top=top,
         clock_mhz=f"{config.clock_hz / 1e6:g}",
-        buffer_mib=board.connect.buffer_bytes >> 20,
+        buffer_mib=board.uio.buffer_bytes >> 20,
     )
     return texts
 
@@ -125,6 +125,11 @@ def build(board: Board, config: AcceleratorConfig, out: Path) -> dict[str, Any]:
     texts["manifest.json"] = json.dumps(made, indent=2) + "\n"
     write_folder(out, texts, MADE_BY_VIVADO)
     return made
+
+
+def summary(made: dict[str, Any], out: Path) -> str:
+    """A line on what was written."""
+    return f"{out}: {', '.join(made['files'])}; see README.md there"
 
 
 def _top(board: Board) -> str:

@@ -1,0 +1,1 @@
+"""ECP5 boards: Yosys, nextpnr and Project Trellis, all from Python wheels."""
