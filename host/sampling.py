@@ -38,6 +38,11 @@ class Sampler:
             raise UserError("top-k and top-p need a temperature: sampling is greedy without one")
         self._rng = np.random.default_rng(self.seed)
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the largest logit is taken, the lowest id on a tie: a device's own argmax."""
+        return not self.temperature
+
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """The next id from logits [vocab]."""
         if not self.temperature:

@@ -62,6 +62,11 @@ class Session:
 
     def call(self, ids: list[int], chunk: int | None = None) -> tuple[F32, CallResult]:
         """Append `ids` to the cache and return the logits [vocab] after the last one."""
+        result = self.advance(ids, chunk)
+        return self.logits(), result
+
+    def advance(self, ids: list[int], chunk: int | None = None) -> CallResult:
+        """Append `ids` to the cache. Their logits stay on the device."""
         if not ids:
             raise UserError("no token to run: give at least one")
         image = self.image
@@ -70,8 +75,13 @@ class Session:
         self.device.start(len(ids), self.position, chunk)
         result = self.device.wait()
         self.position += len(ids)
-        raw = self.device.read(image.regions["logits"].offset, 4 * image.spec.vocab)
-        return np.frombuffer(raw, np.float32, image.spec.vocab).copy(), result
+        return result
+
+    def logits(self) -> F32:
+        """The logits [vocab] that the last call has left on the device."""
+        vocab = self.image.spec.vocab
+        raw = self.device.read(self.image.regions["logits"].offset, 4 * vocab)
+        return np.frombuffer(raw, np.float32, vocab).copy()
 
     def generate(
         self,
@@ -80,10 +90,16 @@ class Session:
         sampler: Sampler | None = None,
         on_token: Callable[[int], None] | None = None,
         chunk: int | None = None,
+        keep_logits: bool = True,
     ) -> Generation:
-        """Prefill `prompt`, then decode up to `max_tokens` tokens or an end-of-sequence id."""
+        """Prefill `prompt`, then decode up to `max_tokens` tokens or an end-of-sequence id.
+
+        Without `keep_logits` the result has none, and greedy sampling reads none: the device has
+        found the largest one itself.
+        """
         result = Generation(list(prompt))
-        for _ in self.steps(result, max_tokens, sampler or Sampler(), on_token, chunk):
+        sampler = sampler or Sampler()
+        for _ in self.steps(result, max_tokens, sampler, on_token, chunk, keep_logits):
             pass
         return result
 
@@ -94,6 +110,7 @@ class Session:
         sampler: Sampler,
         on_token: Callable[[int], None] | None = None,
         chunk: int | None = None,
+        keep_logits: bool = True,
     ) -> Iterator[int]:
         """`generate` one token at a time: yields each id and fills `result`."""
         self.check(result.prompt_tokens, max_tokens)
@@ -103,7 +120,10 @@ class Session:
         ends = self.image.spec.eos_ids
         for step in range(max(max_tokens, 1)):
             began = time.perf_counter()
-            logits, cost = self.call(ids, chunk)
+            cost = self.advance(ids, chunk)
+            token = cost.argmax
+            if keep_logits or not sampler.greedy:
+                logits = self.logits()
             took = time.perf_counter() - began
             if step == 0:
                 result.prefill, result.prefill_seconds = cost, took
@@ -113,8 +133,10 @@ class Session:
             self._pending = []
             if max_tokens == 0:
                 return
-            token = sampler(logits)
-            result.logits.append(logits)
+            if not sampler.greedy:
+                token = sampler(logits)
+            if keep_logits:
+                result.logits.append(logits)
             result.tokens.append(token)
             self._pending = [token]
             ids = self._pending

@@ -49,6 +49,7 @@ def run_block(
     test: str | None = None,
     params: Mapping[str, Any] | None = None,
     extra_sources: Sequence[str | Path] = (),
+    plusargs: Sequence[str] = (),
     vlt: str = "",
     seed: int = 1,
     waves: str | Path | None = None,
@@ -58,7 +59,8 @@ def run_block(
 
     `component_or_verilog` is an Amaranth component, a Verilog text, or the Path of a Verilog file,
     whose module `top` becomes the `dut`; all ports of `top` are visible. `extra_sources` are
-    Verilog or C++ files besides, `vlt` lines of a Verilator configuration. `module` is the Python
+    Verilog or C++ files besides, `vlt` lines of a Verilator configuration, `plusargs` what the
+    Verilog's $value$plusargs finds. `module` is the Python
     file with the tests, `test` the name of one of them (all otherwise). `waves` names an FST file
     to write.
 
@@ -89,7 +91,7 @@ def run_block(
         env[_PARAMS] = json.dumps(dict(params or {}))
         if test is not None:
             env["COCOTB_TEST_FILTER"] = rf"(^|\.){re.escape(test)}$"
-        command = [str(folder / "model")]
+        command = [str(folder / "model"), *plusargs]
         if waves is not None:
             command += ["--trace", "--trace-file", str(Path(waves).absolute())]
         log = run / "sim.log"

@@ -4,7 +4,7 @@
 // falling edge. A word that it drives is on the pins from the middle of the cycle in which it would
 // be valid at the latest (t_ac and the ways of clock and data) until t_oh after the next edge: that
 // is the rising edge before and the one behind. A broken rule stops the simulation with `SDRAM: `
-// and the rule.
+// and the rule. +sdram=FILE fills it at the start, for $readmemh.
 module sdram_model #(
   parameter BURST = 2, CAS = 3, RCD = 3, RP = 3, RAS = 5, RC = 7, RRD = 2, WR = 2, MRD = 2,
   parameter REFI = 781, POWER_UP = 20000, REFRESHES = 8,
@@ -45,6 +45,7 @@ module sdram_model #(
   integer writing = 0;             // words of a write that are to come
   reg [BANK_BITS+ROW_BITS+COLUMN_BITS-1:0] at;
   integer n, b;
+  string contents;
 
   task automatic broken(input string rule);
     $display("SDRAM: cycle %0d, command %0d, bank %0d: %s", now, command, ba, rule);
@@ -76,6 +77,7 @@ module sdram_model #(
     for (b = 0; b < BANKS; b++) begin
       activated[b] = NEVER; precharged[b] = NEVER; written[b] = NEVER; read_until[b] = NEVER;
     end
+    if ($value$plusargs("sdram=%s", contents)) $readmemh(contents, words);
   end
 
   // A word that was driven at the falling edge is there for the next rising edge but one.

@@ -1,5 +1,5 @@
 // A serial line between two pins of a design and a pseudo-terminal, called once a clock. Its name is
-// written to the file that TERNTABLE_SERIAL names; a program that opens it talks to the design.
+// written to the file that +serial=FILE names; a program that opens it talks to the design.
 //
 // Bits are timed in fractions of a clock, so that the rate need not divide it.
 #include <fcntl.h>
@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+
+#include "verilated.h"
 
 namespace {
 
@@ -35,13 +37,14 @@ class Line {
         cfmakeraw(&raw);
         must(!tcsetattr(slave, TCSANOW, &raw), name.c_str());
         must(!fcntl(master_, F_SETFL, O_NONBLOCK), name.c_str());
-        const char* file = std::getenv("TERNTABLE_SERIAL");
-        must(file != nullptr, "TERNTABLE_SERIAL names no file");
+        const std::string option = Verilated::threadContextp()->commandArgsPlusMatch("serial=");
+        must(!option.empty(), "+serial=FILE");
+        const std::string file = option.substr(option.find('=') + 1);
         // Whole when it appears under its name.
-        const std::string partial = std::string(file) + ".partial";
+        const std::string partial = file + ".partial";
         FILE* out = std::fopen(partial.c_str(), "w");
-        must(out && std::fputs(name.c_str(), out) >= 0 && !std::fclose(out), file);
-        must(!std::rename(partial.c_str(), file), file);
+        must(out && std::fputs(name.c_str(), out) >= 0 && !std::fclose(out), file.c_str());
+        must(!std::rename(partial.c_str(), file.c_str()), file.c_str());
     }
 
     bool clock(bool tx) {

@@ -11,9 +11,6 @@ from terntable.sim.soc import SimulatedSoc
 SOURCES = ("serial.sv", "serial.cpp")
 """Files of terntable.sim that the simulation takes besides."""
 
-PORT_FILE = "TERNTABLE_SERIAL"
-"""Environment variable: the file that the simulator writes the port's name to."""
-
 
 class SerialBoard(Component):
     """A system on chip with its host link at a serial port. ready: its memory has started up."""

@@ -88,11 +88,12 @@ def generate_with_progress(
     sampler: Sampler,
     printer: Printer,
     chunk: int | None = None,
+    keep_logits: bool = True,
 ) -> Generation:
     """`Session.generate` with a progress bar on standard error while the prompt is prefilled,
     and the text on standard output after that."""
     result = Generation(list(prompt))
-    steps = session.steps(result, max_tokens, sampler, chunk=chunk)
+    steps = session.steps(result, max_tokens, sampler, chunk=chunk, keep_logits=keep_logits)
     with progress(f"prefill of {len(prompt)} tokens on {session.device.name}"):
         token = next(steps, None)
     printer.start(prompt)
@@ -132,7 +133,13 @@ def run_command(options: RunOptions) -> None:
         session = load_with_progress(device, setup)
         printer = Printer(setup.tokenizer, options.json)
         result = generate_with_progress(
-            session, prompt, options.max_tokens, sampler, printer, options.chunk
+            session,
+            prompt,
+            options.max_tokens,
+            sampler,
+            printer,
+            options.chunk,
+            keep_logits=options.logits is not None,
         )
     if options.logits is not None:
         with whole_file(options.logits) as temporary:

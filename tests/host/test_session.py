@@ -112,3 +112,21 @@ def test_refusals_run_nothing(image: Image, prompt: list[int], max_tokens: int, 
     with pytest.raises(UserError, match=words):
         session.generate(prompt, max_tokens)
     assert session.position == 0
+
+
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(temperature=0.8, seed=3)])
+def test_logits_that_nobody_wants_are_not_read(image: Image, sampler: Sampler) -> None:
+    """The same tokens without keeping logits; only sampling at a temperature still reads them."""
+    kept = open_session(image).generate([5, 9, 2], 4, Sampler(sampler.temperature, seed=3))
+    session = open_session(image)
+    read, reads = session.device.read, []
+
+    def counted(offset: int, size: int) -> bytes:
+        reads.append(size)
+        return read(offset, size)
+
+    session.device.read = counted  # type: ignore[method-assign]
+    got = session.generate([5, 9, 2], 4, sampler, keep_logits=False)
+    assert got.tokens == kept.tokens
+    assert got.logits == []
+    assert reads == ([] if sampler.greedy else [4 * 50] * 4)

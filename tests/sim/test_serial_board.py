@@ -3,8 +3,6 @@ SDRAM, and in front the host as it runs with a board."""
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +12,11 @@ from terntable.host.compiler import compile_model
 from terntable.host.devices import open_device
 from terntable.host.devices.base import DeviceError
 from terntable.host.devices.board import BoardDevice
-from terntable.host.link.port import SerialPort
 from terntable.host.link.serial_transport import SerialTransport
 from terntable.host.model import random_model
 from terntable.host.session import Session
 from terntable.hw.errors import UserError
-from terntable.hw.soc.ulx3s import host_link
-from terntable.sim import serial
-from terntable.sim.harness import run_block
-from terntable.sim.soc import SimulatedSoc, soc_verilog
+from terntable.sim.serial_board import SimulatedBoard
 
 from .test_soc import CONFIG, IDS, PART, SPEC
 
@@ -30,58 +24,15 @@ BAUD = 4_000_000
 PATIENCE = 120.0
 """Seconds for an answer: a simulator's, on a busy machine."""
 
-SIM = Path(serial.__file__).parent
 
-
-class Simulator(threading.Thread):
-    """Runs the board until `stop`; `failure` is what went wrong."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(daemon=True)
-        self.port, self._stop_file = folder / "port", folder / "stop"
-        self.failure: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            soc = SimulatedSoc(CONFIG, PART, 100_000_000, host_link(CONFIG, PART, BAUD))
-            board = serial.SerialBoard(soc, CONFIG.clock_hz, BAUD)
-            verilog, vlt = soc_verilog(board, CONFIG)
-            run_block(
-                verilog,
-                top="soc",
-                module=Path(__file__).parent / "serial_cocotb.py",
-                vlt=vlt,
-                extra_sources=[SIM / name for name in serial.SOURCES],
-                params={"stop": str(self._stop_file)},
-                timeout=1200,
-            )
-        except BaseException as e:
-            self.failure = e
-
-    def opened(self) -> SerialPort:
-        """The board's serial port, when it is there."""
-        while not self.port.exists():
-            if self.failure is not None:
-                raise self.failure
-            time.sleep(0.1)
-        return SerialPort(self.port.read_text(), BAUD)
-
-    def stop(self) -> None:
-        self._stop_file.touch()
-        self.join()
-        if self.failure is not None:
-            raise self.failure
-
-
-def test_tokens_of_the_whole_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_the_whole_board(tmp_path: Path) -> None:
     """The host loads an image, prefills and decodes; every logit is the emulator's. A fault in the
     program names its unit, and the run after it is right again."""
-    monkeypatch.setenv(serial.PORT_FILE, str(tmp_path / "port"))
     model = random_model(SPEC, seed=3)
     image = compile_model(model, CONFIG)
     with open_device("emulator", CONFIG, model=model) as emulator:
         expected = Session(emulator, image).generate(IDS, 3)
-    simulator = Simulator(tmp_path)
+    simulator = SimulatedBoard(CONFIG, PART, BAUD, tmp_path)
     simulator.start()
     transport = SerialTransport(simulator.opened(), timeout=PATIENCE)
     assert transport.identity.clock_hz == CONFIG.clock_hz

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def build(board: Board, config: AcceleratorConfig, out: Path) -> dict[str, Any]:
             "clock_mhz": config.clock_hz / 1e6,
             "fmax_mhz": placed.fmax_mhz[config.clock_hz / 1e6],
             "clocks_mhz": {f"{clock:g}": fmax for clock, fmax in placed.fmax_mhz.items()},
+            "slowest_paths": {f"{mhz:g}": asdict(path) for mhz, path in placed.slowest.items()},
             "seed": placer.seed,
             "command": command(board, config),
             "tried_on_a_board": False,

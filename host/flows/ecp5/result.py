@@ -49,20 +49,38 @@ def check_resources(name: str, found: Mapping[str, int], part: Part) -> None:
 
 
 @dataclass(frozen=True)
+class SlowPath:
+    """A path from register to register: its ends, and nanoseconds in wires and altogether."""
+
+    start: str
+    end: str
+    routing_ns: float
+    total_ns: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total_ns:.1f} ns from {self.start} to {self.end}, {self.routing_ns:.1f} of them"
+            " in wires"
+        )
+
+
+@dataclass(frozen=True)
 class Placed:
     """utilisation: used, available and percent by resource. fmax_mhz: what each clock reaches, by
-    its constraint in MHz."""
+    its constraint in MHz. slowest: the path that bounds it."""
 
     utilisation: dict[str, dict[str, float]]
     fmax_mhz: dict[float, float]
+    slowest: dict[float, SlowPath]
 
     def check(self, name: str) -> None:
         """Raise UserError for a clock that is not reached."""
         for clock, reached in self.fmax_mhz.items():
             if reached < clock:
+                path = f" ({self.slowest[clock]})" if clock in self.slowest else ""
                 raise UserError(
-                    f"{name} reaches {reached:.1f} MHz of {clock:g}: try another --seed, or a lower"
-                    " clock_hz"
+                    f"{name} reaches {reached:.1f} MHz of {clock:g}{path}: try another --seed, or a"
+                    " lower clock_hz"
                 )
 
 
@@ -74,9 +92,25 @@ def read_report(file: Path) -> Placed:
         used, available = (report["utilization"][resource][key] for key in ("used", "available"))
         percent = round(100 * used / available, 1)
         utilisation[resource] = {"used": used, "available": available, "percent": percent}
+    paths = {
+        path["from"].removeprefix("posedge "): _slow_path(path["path"])
+        for path in report["critical_paths"]
+        if path["from"] == path["to"]
+    }
     reached: dict[float, float] = {}
-    for clock in report["fmax"].values():
+    slowest: dict[float, SlowPath] = {}
+    for name, clock in report["fmax"].items():
         constraint = round(clock["constraint"], 3)
         achieved = round(clock["achieved"], 2)
-        reached[constraint] = min(achieved, reached.get(constraint, achieved))
-    return Placed(utilisation, reached)
+        if achieved <= reached.get(constraint, achieved):
+            reached[constraint] = achieved
+            if name in paths:
+                slowest[constraint] = paths[name]
+    return Placed(utilisation, reached, slowest)
+
+
+def _slow_path(steps: list[dict[str, Any]]) -> SlowPath:
+    routing = sum(step["delay"] for step in steps if step["type"] == "routing")
+    total = sum(step["delay"] for step in steps)
+    ends = steps[0]["from"]["cell"], steps[-1]["to"]["cell"]
+    return SlowPath(*ends, round(routing, 2), round(total, 2))

@@ -31,6 +31,16 @@ CONFIG = AcceleratorConfig.model_validate(
     load_config("test").model_dump() | {"name": "small", "ports": 1, "clock_hz": 50_000_000}
 )
 BOARD = load_board("ulx3s")
+PATH = {
+    "from": "posedge $glbnet$clk", "to": "posedge $glbnet$clk",
+    "path": [
+        {"type": "clk-to-q", "delay": 0.5, "from": {"cell": "a.q"}, "to": {"cell": "a.q"}},
+        {"type": "routing", "delay": 1.5, "from": {"cell": "a.q"}, "to": {"cell": "lut"}},
+        {"type": "logic", "delay": 0.25, "from": {"cell": "lut"}, "to": {"cell": "lut"}},
+        {"type": "routing", "delay": 2, "from": {"cell": "lut"}, "to": {"cell": "b.d"}},
+        {"type": "setup", "delay": 0, "from": {"cell": "b.d"}, "to": {"cell": "b.d"}},
+    ],
+}  # fmt: skip
 CELLS = {"LUT4": 1000, "CCU2C": 100, "TRELLIS_FF": 900, "DP16KD": 12, "MULT18X18D": 20}
 
 
@@ -58,6 +68,7 @@ class Tools:
                     "$glbnet$clk": {"achieved": self.fmax, "constraint": 50.0},
                     "$glbnet$sdram_clk": {"achieved": 112.3456, "constraint": 100.0},
                 },
+                "critical_paths": [PATH],
             }  # fmt: skip
             (folder / "report.json").write_text(json.dumps(report))
         else:
@@ -87,6 +98,9 @@ def test_what_is_written(fake: Tools, tmp_path: Path) -> None:
     assert made["config_hash"] == f"{CONFIG.hash:08x}"
     assert (made["fmax_mhz"], made["clock_mhz"], made["seed"]) == (61.5, 50, 7)
     assert made["clocks_mhz"] == {"50": 61.5, "100": 112.35}
+    assert made["slowest_paths"] == {
+        "50": {"start": "a.q", "end": "b.d", "routing_ns": 3.5, "total_ns": 4.25}
+    }
     assert made["utilisation"]["DP16KD"] == {"used": 104, "available": 208, "percent": 50.0}
     assert made["command"] == "terntable build --board ulx3s --config small --seed 7 --out DIR"
     programs = [program for program, _ in fake.calls]
@@ -105,7 +119,10 @@ def test_what_is_written(fake: Tools, tmp_path: Path) -> None:
     [
         ({"cells": CELLS | {"MULT18X18D": 170}}, ("170 MULT18X18D, 14 over", "lower lanes")),
         ({"cells": CELLS | {"CCU2C": 50_000}}, ("101,000 TRELLIS_COMB, 17,360 over", "tables")),
-        ({"fmax": 48.123}, ("48.1 MHz of 50", "small with seed 1", "another --seed")),
+        (
+            {"fmax": 48.123},
+            ("48.1 MHz of 50 (4.2 ns from a.q to b.d, 3.5", "small with seed 1", "another --seed"),
+        ),
     ],
 )
 def test_what_does_not_fit(fake: Tools, tmp_path: Path, values: dict, words: tuple) -> None:
@@ -219,6 +236,7 @@ def test_report_of_a_clock_with_two_names(tmp_path: Path) -> None:
     report = {
         "utilization": part,
         "fmax": {n: {"achieved": a, "constraint": c} for n, (a, c) in clocks.items()},
+        "critical_paths": [],
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
     placed = read_report(tmp_path / "report.json")
