@@ -19,9 +19,9 @@ from terntable.host.boards.board import load_board
 from terntable.host.commands.setup import load_setup
 from terntable.host.devices import open_device
 from terntable.host.devices.board import BoardDevice
-from terntable.host.link.frames import BITS
 from terntable.host.link.port import Port
 from terntable.host.link.serial_transport import SerialTransport
+from terntable.host.link.session import BITS
 from terntable.host.session import Session
 from terntable.hw.soc.sdram_part import ULX3S_SDRAM
 from terntable.sim.serial_board import SimulatedBoard

@@ -17,9 +17,12 @@ class MemoryPlatform:
 
     Memories with contents, and those whose ports Verilog's `reg` array does not give (transparent
     ones, other clocks), stay Amaranth's.
+
+    `family` is the device's, for blocks that are cut otherwise for it; None where there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, family: str | None = None) -> None:
+        self.family = family
         self._modules: dict[str, str] = {}
 
     def verilog(self) -> str:

@@ -39,13 +39,13 @@ class PlacedModule(Component):
 
 
 class ModuleLibrary:
-    """Registered modules by name; deterministic Verilog of all of them."""
+    """Registered modules by name; deterministic Verilog of all of them, for a device's `family`."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: str | None = None) -> None:
         self._twins: dict[str, Component] = {}
         self._devices: dict[str, Component] = {}
         self._texts: dict[tuple[str, bool], str] = {}
-        self._memories = MemoryPlatform()
+        self._memories = MemoryPlatform(family)
 
     def register(self, name: str, twin: Component, device: Component | None = None) -> None:
         """Make `twin` a module, and `device`, if given, its form for the configuration's part.

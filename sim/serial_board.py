@@ -42,7 +42,9 @@ class SimulatedBoard(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._config, self._part, self._baud, self._timeout = config, part, baud, timeout
-        self._port, self._stop, self._contents = (folder / n for n in ("port", "stop", "sdram"))
+        self._port_file, self._stop_file, self._contents_file = (
+            folder / n for n in ("port", "stop", "sdram")
+        )
         self._image = image
         self._failure: BaseException | None = None
 
@@ -58,9 +60,9 @@ class SimulatedBoard(threading.Thread):
                 module=_HERE / "until_stopped.py",
                 vlt=vlt,
                 extra_sources=[_HERE / name for name in serial.SOURCES],
-                plusargs=[f"+serial={self._port}", *self._preload()],
+                plusargs=[f"+serial={self._port_file}", *self._preload()],
                 params={
-                    "stop": str(self._stop),
+                    "stop": str(self._stop_file),
                     "period_ps": 10**12 // config.clock_hz,
                     "sdram_period_ps": 10**12 // sdram_hz(config),
                 },
@@ -71,15 +73,15 @@ class SimulatedBoard(threading.Thread):
 
     def opened(self) -> SerialPort:
         """The board's serial port, when it is there. Raises what the simulation failed with."""
-        while not self._port.exists():
+        while not self._port_file.exists():
             if self._failure is not None:
                 raise self._failure
             time.sleep(0.1)
-        return SerialPort(self._port.read_text(), self._baud)
+        return SerialPort(self._port_file.read_text(), self._baud)
 
     def stop(self) -> None:
         """End the simulation. Raises what it failed with."""
-        self._stop.touch()
+        self._stop_file.touch()
         self.join()
         if self._failure is not None:
             raise self._failure
@@ -91,5 +93,5 @@ class SimulatedBoard(threading.Thread):
         words = np.zeros(-(-data.size // 2) * 2, np.uint8)
         words[: data.size] = data
         lines = "\n".join(f"{word:04x}" for word in words.view("<u2").tolist())
-        self._contents.write_text(lines + "\n")
-        return [f"+sdram={self._contents}"]
+        self._contents_file.write_text(lines + "\n")
+        return [f"+sdram={self._contents_file}"]
