@@ -153,11 +153,11 @@ class Flat(Component):
             m.d.comb += outer.eq(inner)
 
 
-def to_verilog(component: Component, name: str) -> str:
-    """Verilog of `component` as module `name`, and of its memories.
+def to_verilog(component: Component, name: str, family: str | None = None) -> str:
+    """Verilog of `component` as module `name`, cut for a device's `family`, and of its memories.
 
     The text depends on nothing but the component. Flat pins are those of `component`: wrap it in
     Flat for the pins of an IP.
     """
-    library = ModuleLibrary()
+    library = ModuleLibrary(family)
     return f"{library.convert(name, component)}\n{library.verilog()}"

@@ -32,6 +32,6 @@ SMALL = AcceleratorConfig.model_validate(
 def test_cells_do_what_the_verilog_says(block, cells: set[str]) -> None:
     component: Component = block()
     verilog = to_verilog(component, "twin")
-    mapped = map_ecp5(verilog, "twin", "device")
+    mapped = map_ecp5(to_verilog(component, "twin", "ecp5"), "twin", "device")
     assert cells <= used_cells(mapped)
     check_texts(component, [verilog, mapped, cell_models(mapped)], cycles=2000, warm_up=60)

@@ -167,7 +167,7 @@ def test_throughput_of_long_bursts(width: int) -> None:
 
 
 def test_latency() -> None:
-    """From an address to its word: 17 cycles where the row is open, tRP + tRCD more where another
+    """From an address to its word: 18 cycles where the row is open, tRP + tRCD more where another
     is (CAS latency 3, at 100 MHz)."""
     sim, controller, _ = simulation()
     axi = controller.axi
@@ -189,7 +189,7 @@ def test_latency() -> None:
 
     sim.add_testbench(testbench)
     sim.run()
-    assert found[1:] == [17, 23]
+    assert found[1:] == [18, 24]
 
 
 def test_start_up_takes_what_the_part_asks_for() -> None:
