@@ -401,11 +401,26 @@ def bench_devices(
 
 
 @app.command()
-def doctor(json_: JsonOption = False) -> None:
+def doctor(
+    board: Annotated[
+        str | None, typer.Option(help="Try whether this board can be reached, instead.")
+    ] = None,
+    port: Annotated[str | None, typer.Option(help="Its serial port, if it is at one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration on the board. Default: the board's own.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
     """Say what is installed, what is missing, and what to do about it."""
-    from .commands.doctor import doctor_command
+    from .commands import doctor
 
-    doctor_command(json_)
+    if board is not None:
+        doctor.board_command(board, port, config, json_)
+        return
+    if port is not None or config is not None:
+        option = "--port" if port is not None else "--config"
+        raise UserError(f"{option} goes with --board: name the board")
+    doctor.doctor_command(json_)
 
 
 class Stopped(BaseException):

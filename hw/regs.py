@@ -145,3 +145,6 @@ REGISTERS: tuple[Register, ...] = tuple(
 ADDRESS: dict[str, int] = {r.name: r.address for r in REGISTERS}
 ADDRESS_BITS = 8
 """Address bits of the control port."""
+
+BUS_ADDRESS_BITS = 40
+"""Address bits of the memory ports: BASE and all that lies behind it are below 2^40."""

@@ -1,4 +1,5 @@
-"""`terntable doctor`: what is installed, what is missing, what to do about it."""
+"""`terntable doctor`: what is installed, what is missing, what to do about it; and whether a board
+can be reached."""
 
 from __future__ import annotations
 
@@ -13,6 +14,12 @@ from dataclasses import asdict, dataclass
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from terntable.hw.config import load_config
+from terntable.hw.errors import UserError
+
+from ..boards.connect import Check, check_connection, connect
+from ..devices.base import DeviceError
 
 
 @dataclass(frozen=True)
@@ -111,4 +118,30 @@ def doctor_command(as_json: bool) -> None:
             table.add_row(f.name, f.found or missing, f.needed, "" if f.found else f.remedy)
         Console(file=sys.stdout, markup=False).print(table)  # [hw] is no markup
     if any(f.required and not f.found for f in found):
+        raise typer.Exit(1)
+
+
+def board_command(name: str, port: str | None, config_name: str | None, as_json: bool) -> None:
+    """Print what is found on the way to a board, and what to do about the first thing that is
+    wrong. Exit status 1 when something is."""
+    board = check_connection("board", name, port)
+    assert board is not None  # a device on a board has one
+    config = load_config(config_name or board.config)
+    found: list[Check] = []
+    try:
+        connect(board, config, port, report=found.append).close()
+        good = True
+    except (UserError, DeviceError):
+        good = False
+    if as_json:
+        report = {"board": name, "config": config.name, "reached": good}
+        print(json.dumps(report | {"checks": [asdict(check) for check in found]}))
+    else:
+        table = Table()
+        for column in ("what", "found", "remedy"):
+            table.add_column(column)
+        for check in found:
+            table.add_row(check.name, check.found or "no", check.remedy)
+        Console(file=sys.stdout, markup=False).print(table)
+    if not good:
         raise typer.Exit(1)

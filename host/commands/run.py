@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
 
-from ..boards.connect import check_connection
+from ..boards.connect import check_connection, connect
 from ..devices.base import Device
 from ..output import check_writable, console, progress, whole_file
 from ..sampling import Sampler
@@ -115,21 +117,28 @@ def run_command(options: RunOptions) -> None:
     check_device(options.device, options.dtype, options.kv)
     board = check_connection(options.device, options.board, options.port)
     config = options.config or (None if board is None else board.config)
-    setup = load_setup(options.model, config, options.device, options.kv, options.planes)
-    encode = setup.encode_chat if options.chat else setup.encode
-    prompt = encode(options.prompt, options.prompt_ids)
-    check_run(setup, prompt, options.max_tokens, options.chunk)
 
-    with start_device(
-        options.device,
-        setup,
-        dtype=options.dtype,
-        kv=options.kv,
-        waves=options.waves,
-        note=say,
-        board=board,
-        port=options.port,
-    ) as device:
+    with contextlib.ExitStack() as stack:
+        transport = None
+        if board is not None and config is not None:
+            # Before the model is read: what is wrong with a board is found at once.
+            transport = connect(board, load_config(config), options.port)
+            stack.callback(transport.close)
+        setup = load_setup(options.model, config, options.device, options.kv, options.planes)
+        encode = setup.encode_chat if options.chat else setup.encode
+        prompt = encode(options.prompt, options.prompt_ids)
+        check_run(setup, prompt, options.max_tokens, options.chunk)
+        device = stack.enter_context(
+            start_device(
+                options.device,
+                setup,
+                dtype=options.dtype,
+                kv=options.kv,
+                waves=options.waves,
+                note=say,
+                transport=transport,
+            )
+        )
         session = load_with_progress(device, setup)
         printer = Printer(setup.tokenizer, options.json)
         result = generate_with_progress(

@@ -11,14 +11,13 @@ from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 from terntable.hw.isa import PLANES, KvFormat
 
-from ..boards.board import Board
-from ..boards.connect import connect
 from ..chat import render_chat
 from ..checkpoints.survey import watched
 from ..compiler import compile_model, fits, outline
 from ..devices import DEVICES, IMAGE_KV, TAKES_MODEL, missing, open_device
 from ..devices.base import Device
 from ..devices.model_device import DTYPES
+from ..devices.transport import Transport
 from ..devices.triton import KV_KINDS
 from ..fit import derive_config
 from ..image import Image
@@ -221,12 +220,11 @@ def start_device(
     waves: Path | None = None,
     verilog: str | None = None,
     note: Callable[[str], None] | None = None,
-    board: Board | None = None,
-    port: str | None = None,
+    transport: Transport | None = None,
 ) -> Device:
-    """Open device `name`; `note` hears of long steps, `verilog` takes the design's place; `board`
-    and its `port` are what `check_connection` gives."""
-    if name == "board" and board is None:
+    """Open device `name`; `note` hears of long steps, `verilog` takes the design's place;
+    `transport` leads to the board."""
+    if name == "board" and transport is None:
         raise UserError("device board goes with terntable run, and its options --board and --port")
     if waves is not None and name != "sim":
         raise UserError(f"device {name} has no waveforms: --waves goes with --device sim")
@@ -239,5 +237,5 @@ def start_device(
         waves=waves,
         verilog=verilog,
         note=note,
-        transport=None if board is None else connect(board, port),
+        transport=transport,
     )

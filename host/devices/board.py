@@ -67,9 +67,11 @@ class BoardDevice(RegisterDevice):
         self._image = None
         self._identify(image, f"the board ({self._transport.name})")
         if image.size > self._transport.memory_bytes:
+            remedy = self._transport.memory_remedy
             raise UserError(
                 f"the image has {image.size:,} bytes, the board's memory for it"
                 f" {self._transport.memory_bytes:,}: take a smaller model, or a shorter context"
+                + (f"; or {remedy}" if remedy else "")
             )
         self.abort()  # what an earlier host may have left running
         self._upload(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import struct
+from collections.abc import Sequence
 
 from terntable.host.image import Image
 from terntable.hw import isa, regs
@@ -24,6 +25,9 @@ COUNTERS = {
     "write_beats": "WRITE_BEATS",
 }
 """Registers of CallResult.unit_cycles."""
+
+IDENTITY = ("MAGIC", "VERSION", "CONFIG_HASH")
+"""Registers that tell what a design is."""
 
 MOVING = ("READ_BEATS", "WRITE_BEATS", "UNIT_STATE", "ERROR_COMMAND")
 """Registers of which one changes while a call gets on."""
@@ -71,12 +75,7 @@ class RegisterDevice(Device):
 
     def _identify(self, image: Image, what: str) -> None:
         """Raise UserError unless `what` ('the design') is an accelerator that takes the image."""
-        magic, version, config_hash = self._registers("MAGIC", "VERSION", "CONFIG_HASH")
-        if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
-            raise UserError(
-                f"{what} is no terntable of version {regs.VERSION >> 16}:"
-                f" MAGIC {magic:#010x}, VERSION {version:#010x}"
-            )
+        config_hash = identify(self._registers(*IDENTITY), what)
         if config_hash != image.config.hash:
             raise UserError(
                 f"the image is for configuration {image.config.name!r} ({image.config.hash:08x}),"
@@ -139,6 +138,18 @@ class RegisterDevice(Device):
             address=values["ERROR_ADDRESS"] if values["ERROR_CODE"] else None,
             command=values["ERROR_COMMAND"],
         )
+
+
+def identify(words: Sequence[int], what: str) -> int:
+    """The configuration's hash of `what`, whose registers IDENTITY hold `words`. Raises UserError
+    where it is no accelerator that this program can drive."""
+    magic, version, config_hash = words
+    if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
+        raise UserError(
+            f"{what} is no terntable of version {regs.VERSION >> 16}:"
+            f" MAGIC {magic:#010x}, VERSION {version:#010x}"
+        )
+    return config_hash
 
 
 def check_inside(size: int, offset: int, count: int) -> None:

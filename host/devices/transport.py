@@ -19,14 +19,16 @@ class Transport(abc.ABC):
     are addressed as in `terntable.hw.regs`. What can't be done raises DeviceError, in bounded time;
     a transport never returns data that differ from the board's.
 
-    name          for people: 'serial port /dev/ttyUSB0'
-    memory_base   the memory's address on the accelerator's bus, a multiple of 4096
-    memory_bytes  its size
+    name           for people: 'serial port /dev/ttyUSB0'
+    memory_base    the memory's address on the accelerator's bus, a multiple of 4096
+    memory_bytes   its size
+    memory_remedy  what makes it larger, for people; empty where nothing does
     """
 
     name: str
     memory_base: int
     memory_bytes: int
+    memory_remedy: str = ""
 
     @abc.abstractmethod
     def read_register(self, address: int) -> int:

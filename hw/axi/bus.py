@@ -11,9 +11,7 @@ from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out, Signature
 
 from ..regs import ADDRESS_BITS as CONTROL_ADDRESS_BITS
-
-ADDRESS_BITS = 40
-"""Address bits of a master."""
+from ..regs import BUS_ADDRESS_BITS as ADDRESS_BITS
 
 PAGE_BYTES = 4096
 """No burst crosses a multiple of this (AXI4, section A3.4.1)."""
