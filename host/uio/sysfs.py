@@ -124,7 +124,7 @@ def open_file(file: Path, flags: int) -> int:
         ) from None
     except FileNotFoundError:
         raise UserError(
-            f"no file {file}, though sysfs has its device: start udev, or give the container the file"
+            f"no file {file}, though sysfs has its device: start udev, or mount it in the container"
         ) from None
     except OSError as e:
         raise UserError(f"{file} can't be opened, {e.strerror}: {RELOAD}") from None

@@ -4,11 +4,13 @@ link (tests/far_end.py) and the emulator in the accelerator's place."""
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pty
 import select
 import struct
 import threading
+import time
 import tty
 from collections.abc import Callable
 
@@ -20,7 +22,7 @@ from terntable.host.devices.register_device import COUNTERS
 from terntable.host.emulator import Machine
 from terntable.host.link.port import SerialPort
 from terntable.host.link.serial_transport import SerialTransport
-from terntable.hw import regs
+from terntable.hw import isa, regs
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.regs import ADDRESS, Control, Error, Status
 
@@ -34,14 +36,17 @@ MEMORY_BYTES = 1 << 20
 class EmulatedAccelerator:
     """The control port's registers; a start runs the program in `memory` to its end at once.
 
-    `mute` keeps the interrupt down, `stuck` keeps a call from ever getting on.
+    `mute` keeps the interrupt down, `stuck` keeps a call from ever getting on. Such a call counts
+    cycles of `clock_hz`, as one does whose program begins with a matrix: nobody has fetched weights.
     """
 
-    def __init__(self, config: AcceleratorConfig, memory: bytearray) -> None:
+    def __init__(self, config: AcceleratorConfig, memory: bytearray | mmap.mmap) -> None:
         self.config = config
         self.memory = np.frombuffer(memory, np.uint8)
         self.machine = Machine(config)
         self.mute = self.stuck = False
+        self.clock_hz = config.clock_hz
+        self._began = 0.0
         self.reset()
 
     def reset(self) -> None:
@@ -52,6 +57,8 @@ class EmulatedAccelerator:
 
     def read(self, address: int) -> tuple[int, int]:
         name = next((r.name for r in regs.REGISTERS if r.address == address), None)
+        if name == "CYCLES" and self.words["STATUS"] == Status.BUSY:
+            return int((time.perf_counter() - self._began) * self.clock_hz) & 0xFFFFFFFF, OKAY
         return (0, SLVERR) if name is None else (self.words[name], OKAY)
 
     def write(self, address: int, word: int) -> int:
@@ -75,14 +82,14 @@ class EmulatedAccelerator:
 
     def _start(self) -> None:
         w = self.words
-        if self.stuck:
-            w["STATUS"] = Status.BUSY
+        image = self.memory[w["BASE_LO"] - BASE :][: w["LIMIT"]]
+        if self.stuck or image[w["PROGRAM"]] == isa.Op.LINEAR:
+            w["STATUS"], self._began = Status.BUSY, time.perf_counter()
             return
         call = w["TOKENS"], w["POSITION"], w["CHUNK"]
         end = call[0] + call[1]
         if not call[0] or end > self.config.max_context or not 1 <= call[2] <= self.config.chunk:
             return self._fail(Error.BAD_CALL, regs.SEQUENCER_UNIT, end)
-        image = self.memory[w["BASE_LO"] - BASE :][: w["LIMIT"]]
         self.machine.attach(image, w["WRITE_BASE"], w["PROGRAM"])
         try:
             result = self.machine.run(*call)

@@ -1,7 +1,8 @@
 """The contract of Device, on every device: what calls do, what is refused, what is kept.
 
-A board here is one at a pseudo-terminal, with the emulator in it. The simulator runs too, with the
-configuration and the build that the whole-accelerator tests have: its calls are short.
+Boards here are one at a pseudo-terminal with the emulator in it, and one on UIO and u-dma-buf with
+the simulated Verilog. The simulator itself runs too, with the configuration and the build that the
+whole-accelerator tests have: its calls are short.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from terntable.hw.config import load_config
 from terntable.hw.errors import UserError
 
 from .pty_board import BoardOnPty
+from .uio_board import BoardOnUio
+
+UIO_BOARD = "board on UIO"
+RTL = ("sim", UIO_BOARD)
 
 CONFIG = load_config("test")
 SPEC = ModelSpec(
@@ -80,14 +85,16 @@ def opened(name: str) -> Device:
         pytest.skip(lack)
     if name == "board":
         return BoardOnPty(CONFIG)
+    if name == UIO_BOARD:
+        return BoardOnUio(CONFIG)
     return open_device(name, CONFIG, model=MODEL)
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(n, marks=[pytest.mark.xdist_group("test-rtl")] if n == "sim" else [])
-        for n in DEVICES
+        pytest.param(n, marks=[pytest.mark.xdist_group("test-rtl")] if n in RTL else [])
+        for n in (*DEVICES, UIO_BOARD)
     ],
 )
 def shared(request: pytest.FixtureRequest) -> Iterator[Bench]:
@@ -236,7 +243,7 @@ def test_progress_ends_with_the_call(bench: Bench) -> None:
     seen: list[tuple[int, int]] = []
     bench.device.progress = lambda done, tokens: seen.append((done, tokens))
     bench.call(IDS, 0, 3)
-    if bench.name in ("sim", "board"):
+    if bench.name == "board" or bench.name in RTL:
         assert not seen
     else:
         assert seen == [(3, 9), (6, 9), (9, 9)]
