@@ -54,8 +54,8 @@ def open_transport(
             registers = machine.registers(file, device.size, device.offset)
             stack.callback(registers.close)
             memory = SharedMemory(memory_file, min(buffer.size, MOST_BYTES), caches)
-        except OSError as e:
-            raise UserError(f"{name} can't be mapped, {e.strerror}: {RELOAD}") from None
+        except (OSError, ValueError) as e:
+            raise UserError(f"{name} can't be mapped, {e}: {RELOAD}") from None
         finally:
             os.close(memory_file)  # a mapping has its own
         stack.pop_all()

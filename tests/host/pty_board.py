@@ -37,7 +37,7 @@ class EmulatedAccelerator:
     """The control port's registers; a start runs the program in `memory` to its end at once.
 
     `mute` keeps the interrupt down, `stuck` keeps a call from ever getting on. Such a call counts
-    cycles of `clock_hz`, as one does whose program begins with a matrix: nobody has fetched weights.
+    cycles of `clock_hz`, and so does one whose program begins with a matrix: it lacks weights.
     """
 
     def __init__(self, config: AcceleratorConfig, memory: bytearray | mmap.mmap) -> None:

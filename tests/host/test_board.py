@@ -445,6 +445,43 @@ def test_a_port_that_is_in_use(tmp_path: Path) -> None:
     board.unplug()
 
 
+def test_doctor_finds_a_board(cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    board = check_connection("board", "ulx3s", "x")
+    assert board is not None
+    standing = PtyBoard(load_config(board.config))
+    command = ("doctor", "--board", "ulx3s", "--port", standing.path, "--json")
+
+    def checks(status: int) -> list[dict[str, str]]:
+        got = cli(*command)
+        assert got.status == status, got.out
+        found: list[dict[str, str]] = json.loads(got.out)["checks"]
+        assert all(check["found"] and not check["remedy"] for check in found[: -status or None])
+        return found
+
+    good = checks(0)
+    assert [check["name"] for check in good] == ["serial port", "link", "design", "clock"]
+    clock = re.fullmatch(r"([\d.]+) MHz, within .*, measured", good[-1]["found"])
+    assert clock and 45 < float(clock[1]) < 55
+    standing.accelerator.clock_hz //= 2
+    assert "is for 50 MHz: load the bitstream" in checks(1)[-1]["remedy"]
+    standing.accelerator.words["CONFIG_HASH"] ^= 1
+    assert "'ulx3s' is" in checks(1)[-1]["remedy"]
+    standing.to_host = lambda octets: b""
+    monkeypatch.setattr(
+        "terntable.host.boards.connect.SerialTransport",
+        lambda line: SerialTransport(line, timeout=0.05, tries=2),
+    )
+    (*_, silent) = checks(1)
+    assert (silent["name"], silent["found"]) == ("link", None)
+    assert "no terntable answers" in silent["remedy"]
+    with Path(standing.path).open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert "is in use" in checks(1)[-1]["remedy"]
+    standing.unplug()
+    (gone,) = checks(1)
+    assert gone["name"] == "serial port" and "no serial port" in gone["remedy"]
+
+
 def test_run_on_the_command_line(
     cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,5 @@
-"""A board whose Linux is a folder: sysfs, device files and procfs as UIO and u-dma-buf make them, and
-behind them an accelerator, the simulated Verilog or the emulator.
+"""A board whose Linux is a folder: sysfs, device files and procfs as UIO and u-dma-buf make them,
+and behind them an accelerator, the simulated Verilog or the emulator.
 
 A file has no registers and no caches behind it. So the classes of `Machine` are replaced: registers
 are the accelerator's, the interrupt is the product's on a socket whose other end does as UIO does,
@@ -231,7 +231,7 @@ def serve_interrupt(accelerator: Accelerator, far: socket.socket) -> None:
     """Do as generic UIO does, until the host is gone: mask the line with every interrupt, count it,
     unmask for a written 1. The accelerator gets on while it is not masked."""
     masked, count = True, 0
-    with far:
+    with far, contextlib.suppress(ConnectionError):
         while True:
             if select.select([far], [], [], None if masked else 0)[0]:
                 word = far.recv(4)
@@ -342,7 +342,7 @@ class BoardOnUio(BoardDevice):
 
 def other_process(folder: Path, registers: int, interrupt: int) -> None:
     """What a program does that is killed in a call: the sockets are inherited."""
-    from .test_uio import CONFIG, IDS, IMAGE
+    from .test_uio_faults import CONFIG, IDS, IMAGE
 
     machine = Tree(folder).machine(
         lambda: SocketRegisters(socket.socket(fileno=registers)),
