@@ -106,6 +106,7 @@ def test_an_access_is_one_instruction(words: tuple[MappedRegisters, Path]) -> No
 @pytest.fixture
 def line() -> Iterator[tuple[UioInterrupt, socket.socket]]:
     near, far = socket.socketpair()
+    far.settimeout(10)
     interrupt = UioInterrupt(near.detach(), "UIO device 'x'")
     with far:
         yield interrupt, far

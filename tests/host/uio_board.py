@@ -291,7 +291,7 @@ class UioBoard:
         self.tree.write(make.base, memory_bytes)  # type: ignore[attr-defined]
         with self.tree.dram.open("r+b") as dram:
             self.accelerator = make(config, dram.fileno())
-        self._threads: list[threading.Thread] = []
+        self._served: list[tuple[threading.Thread, socket.socket]] = []
         self.machine = self.tree.machine(
             lambda: _Unowned(self.accelerator),
             lambda file, name: SocketInterrupt(file, self.serve(serve_interrupt).detach(), name),
@@ -302,7 +302,7 @@ class UioBoard:
         near, far = socket.socketpair()
         thread = threading.Thread(target=what, args=(self.accelerator, far), daemon=True)
         thread.start()
-        self._threads.append(thread)
+        self._served.append((thread, far))
         return near
 
     def open(self, uio: Uio = UIO) -> UioTransport:
@@ -311,7 +311,9 @@ class UioBoard:
         return open_transport(self.machine, uio, device, buffer)
 
     def close(self) -> None:
-        for thread in self._threads:
+        for thread, far in self._served:
+            with contextlib.suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
             thread.join(30)
         self.accelerator.close()
         with contextlib.suppress(OSError):
