@@ -147,7 +147,8 @@ def identify(words: Sequence[int], what: str) -> int:
     if magic != regs.MAGIC or version >> 16 != regs.VERSION >> 16:
         raise UserError(
             f"{what} is no terntable of version {regs.VERSION >> 16}:"
-            f" MAGIC {magic:#010x}, VERSION {version:#010x}"
+            f" MAGIC {magic:#010x}, VERSION {version:#010x}; load the bitstream that terntable"
+            " build makes"
         )
     return config_hash
 

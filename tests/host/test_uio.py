@@ -24,9 +24,7 @@ from terntable.host.uio.registers import MappedRegisters
 from terntable.host.uio.sysfs import REGISTER_BYTES
 from terntable.hw.regs import ADDRESS, REGISTERS
 
-from .uio_board import (
-    WriteBackCaches,
-)
+from .uio_tree import WriteBackCaches
 
 # ---------------------------------------------------------------- registers
 

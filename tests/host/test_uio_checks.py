@@ -22,13 +22,8 @@ from terntable.hw.regs import ADDRESS
 
 from .conftest import Outcome
 from .test_devices import CONFIG
-from .uio_board import (
-    MEMORY_BYTES,
-    UIO,
-    EmulatorAccelerator,
-    Tree,
-    UioBoard,
-)
+from .uio_board import MEMORY_BYTES, EmulatorAccelerator, UioBoard
+from .uio_tree import UIO, Tree
 
 REPOSITORY = Path(__file__).parents[2]
 

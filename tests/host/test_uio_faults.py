@@ -28,12 +28,8 @@ from terntable.hw.regs import ADDRESS, Status
 from terntable.sim.dram import Fault
 
 from .test_devices import CONFIG, IDS, MODEL
-from .uio_board import (
-    SimulatedAccelerator,
-    UioBoard,
-    serve_interrupt,
-    serve_registers,
-)
+from .uio_board import SimulatedAccelerator, UioBoard
+from .uio_tree import serve_interrupt, serve_registers
 
 IMAGE = compile_model(MODEL, CONFIG)
 STUCK = 3000
