@@ -64,7 +64,7 @@ _LOW = 18
 
 
 def _parts(a: Value, b: Value) -> tuple[Value, Value, Value, Value]:
-    """Products of the low and high parts of `a` and `b`: low by low, the two mixed, high by high."""
+    """Products of low and high parts of `a` and `b`: low by low, the two mixed, high by high."""
     a_low, a_high, b_low, b_high = a[:_LOW], a[_LOW:], b[:_LOW], b[_LOW:]
     return a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high
 
