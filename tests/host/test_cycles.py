@@ -12,7 +12,7 @@ import pytest
 from terntable.host.compiler import compile_model
 from terntable.host.cycles import predict
 from terntable.host.cycles.outline import outline_program
-from terntable.host.devices.sim import COUNTERS
+from terntable.host.devices.register_device import COUNTERS
 from terntable.host.model import load_model, random_model
 from terntable.host.named_shapes import named_shape
 from terntable.hw import isa

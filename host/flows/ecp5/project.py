@@ -129,7 +129,6 @@ def place_and_route(placer: Ecp5Board, work: Path, bar: Progress) -> None:
         f"--{placer.device}", "--package", placer.package, "--speed", str(placer.speed),
         "--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config",
         "--report", "report.json", "--seed", str(placer.seed), "--timing-allow-fail",
-        "--router", "router2",  # a third of the default's time
     ]  # fmt: skip
     tools.run("nextpnr-ecp5", arguments, work, lambda line: _nextpnr_phase(bar, line))
 
