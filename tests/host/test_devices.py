@@ -86,7 +86,7 @@ def opened(name: str) -> Device:
     if name == "board":
         return BoardOnPty(CONFIG)
     if name == UIO_BOARD:
-        return BoardOnUio(CONFIG)
+        return BoardOnUio(CONFIG, poll=5.0, patience=60.0)  # on a busy machine
     return open_device(name, CONFIG, model=MODEL)
 
 
