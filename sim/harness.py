@@ -117,6 +117,10 @@ def cocotb_env(top: str, module: str, path: Sequence[Path]) -> dict[str, str]:
         "GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
         "PYGPI_PYTHON_BIN": sys.executable,
         "PYTHONPATH": os.pathsep.join([*map(str, path), *filter(None, sys.path)]),
+        # A model that another environment has compiled names its libraries, which may be gone.
+        "LD_LIBRARY_PATH": os.pathsep.join(
+            filter(None, [str(cocotb_tools.config.libs_dir), env.get("LD_LIBRARY_PATH")])
+        ),
         "COCOTB_TOPLEVEL": top,
         "COCOTB_TEST_MODULES": module,
         "COCOTB_TRUST_INERTIAL_WRITES": "1",

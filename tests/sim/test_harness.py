@@ -1,6 +1,9 @@
 """The block harness itself, on a counter."""
 
+import shutil
+
 import cocotb
+import cocotb_tools.config
 import pytest
 from amaranth import Module
 from amaranth.lib import wiring
@@ -50,6 +53,18 @@ async def check_params(dut):
 
 def test_passes():
     run_block(Counter(5), top="counter", module=__file__, params={"limit": 5})
+
+
+def test_a_model_outlives_the_environment_that_compiled_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERNTABLE_CACHE", str(tmp_path / "cache"))
+    libraries = tmp_path / "libraries"
+    shutil.copytree(cocotb_tools.config.libs_dir, libraries)
+    with monkeypatch.context() as other:
+        other.setattr(cocotb_tools.config, "libs_dir", libraries)
+        run_block(Counter(7), top="counter", module=__file__, test="check_params",
+                  params={"limit": 5})  # fmt: skip
+    shutil.rmtree(libraries)
+    run_block(Counter(7), top="counter", module=__file__, test="check_params", params={"limit": 5})
 
 
 def test_failure_shows_the_log():
