@@ -21,8 +21,8 @@ from terntable.host.devices import open_device
 from terntable.host.devices.board import BoardDevice
 from terntable.host.link.port import Port
 from terntable.host.link.serial_transport import SerialTransport
-from terntable.host.link.session import BITS
 from terntable.host.session import Session
+from terntable.hw.link.protocol import BITS
 from terntable.hw.soc.sdram_part import ULX3S_SDRAM
 from terntable.sim.serial_board import SimulatedBoard
 
@@ -87,8 +87,8 @@ class Row:
 
 
 def measure(tokens: int) -> tuple[list[Row], int, int]:
-    """Rows of a prefill and `tokens` decode steps, each with and without its logits read; clock and
-    baud. Raises AssertionError when a token differs from the emulator's."""
+    """Rows of a prefill, `tokens` decode steps and reading the last one's logits; clock and baud.
+    Raises AssertionError when a token differs from the emulator's."""
     board = load_board(BOARD)
     setup = load_setup(MODEL, board.config, "board")
     config, image, baud = setup.config, setup.image, board.serial.baud

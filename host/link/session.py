@@ -9,13 +9,10 @@ from dataclasses import dataclass
 
 from terntable.host.devices.base import DeviceError
 from terntable.hw.errors import UserError
-from terntable.hw.link.protocol import CRC_BYTES, HELLO_DATA, REQUEST, VERSION, Command, Reply
+from terntable.hw.link.protocol import BITS, CRC_BYTES, HELLO_DATA, REQUEST, VERSION, Command, Reply
 
 from .frames import Answer, Decoder, Request, encode
 from .port import Port
-
-BITS = 10
-"""Bits of an octet on the line."""
 
 
 @dataclass(frozen=True)

@@ -110,4 +110,3 @@ class Arbiter(Component):
                                     last.eq(number),
                                 ]
                         condition = m.Elif
-        return

@@ -39,6 +39,15 @@ class FrameSender(Component):
         free = ~self.o.valid | self.o.ready
         special = (octet == FLAG) | (octet == ESCAPE)
 
+        def go_on() -> None:
+            """To what follows an octet that is on its way."""
+            with m.If(left != 0):
+                m.next = "CRC"
+            with m.Elif(last):
+                m.next = "CHECK"
+            with m.Else():
+                m.next = "TAKE"
+
         def send(value: object) -> None:
             m.d.sync += [self.o.payload.eq(value), self.o.valid.eq(1)]
 
@@ -64,21 +73,12 @@ class FrameSender(Component):
                     send(Mux(special, ESCAPE, octet))
                     with m.If(special):
                         m.next = "FLIPPED"
-                    with m.Elif(left != 0):
-                        m.next = "CRC"
-                    with m.Elif(last):
-                        m.next = "CHECK"
                     with m.Else():
-                        m.next = "TAKE"
+                        go_on()
             with m.State("FLIPPED"):
                 with m.If(free):
                     send(octet ^ FLIP)
-                    with m.If(left != 0):
-                        m.next = "CRC"
-                    with m.Elif(last):
-                        m.next = "CHECK"
-                    with m.Else():
-                        m.next = "TAKE"
+                    go_on()
             with m.State("CHECK"):
                 m.d.sync += [
                     octet.eq(check.crc[:8]),

@@ -15,6 +15,9 @@ import struct
 VERSION = 1
 """Raised when host and gateware of different versions would not understand each other."""
 
+BITS = 10
+"""Of an octet on the line: a start bit, eight of data, a stop bit."""
+
 FLAG, ESCAPE, FLIP = 0x7E, 0x7D, 0x20
 """Begins and ends a frame; stands before an octet of a frame that is one of both and then sent
 with the bits FLIP turned."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal, Value, unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import exact_log2
 
 from ..interfaces import ReadChannelSignature, WriteChannelSignature
 
@@ -17,14 +16,27 @@ def run_layout() -> data.StructLayout:
     return data.StructLayout({"address": unsigned(32), "count": unsigned(24)})
 
 
-def _ask(m: Module, run: Value, request: Value, bus_bits: int) -> None:
-    """Take the descriptor `request` of all words that a run touches."""
-    shift = exact_log2(bus_bits // 8)
-    lane = run.address[:shift]
-    m.d.sync += [
-        request.address.eq(run.address[shift:] << shift),
-        request.beats.eq((lane + run.count + (bus_bits // 8 - 1)) >> shift),
-    ]
+def _begin(m: Module, runs: Any, request: Any, lane: Signal, left: Signal, then: str) -> None:
+    """The states IDLE and ASK: take a run, and ask for all words that it touches.
+
+    lane, left: of the next byte, in its word; how many there are. `then` is the state that follows.
+    """
+    run = runs.payload
+    shift = len(lane)
+    with m.State("IDLE"):
+        m.d.comb += runs.ready.eq(1)
+        m.d.sync += [
+            lane.eq(run.address),
+            left.eq(run.count),
+            request.payload.address.eq(run.address[shift:] << shift),
+            request.payload.beats.eq((run.address[:shift] + run.count + (1 << shift) - 1) >> shift),
+        ]
+        with m.If(runs.valid):
+            m.next = "ASK"
+    with m.State("ASK"):
+        m.d.comb += request.valid.eq(1)
+        with m.If(request.ready):
+            m.next = then
 
 
 class RunReader(Component):
@@ -57,19 +69,9 @@ class RunReader(Component):
         lane = Signal(range(lanes))
         left = Signal(24)
         word = Signal(self._bus_bits)
-        run = self.run.payload
         m.d.comb += self.o.payload.eq(word.word_select(lane, 8))
         with m.FSM() as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.run.ready.eq(1)
-                m.d.sync += [lane.eq(run.address), left.eq(run.count)]
-                _ask(m, run, self.channel.req.payload, self._bus_bits)
-                with m.If(self.run.valid):
-                    m.next = "ASK"
-            with m.State("ASK"):
-                m.d.comb += self.channel.req.valid.eq(1)
-                with m.If(self.channel.req.ready):
-                    m.next = "WORD"
+            _begin(m, self.run, self.channel.req, lane, left, "WORD")
             with m.State("WORD"):
                 m.d.comb += self.channel.data.ready.eq(1)
                 m.d.sync += word.eq(self.channel.data.payload)
@@ -118,18 +120,8 @@ class RunWriter(Component):
         lane = Signal(range(lanes))
         left = Signal(24)
         word = self.channel.data.payload
-        run = self.run.payload
         with m.FSM() as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.run.ready.eq(1)
-                m.d.sync += [lane.eq(run.address), left.eq(run.count), word.strobe.eq(0)]
-                _ask(m, run, self.channel.req.payload, self._bus_bits)
-                with m.If(self.run.valid):
-                    m.next = "ASK"
-            with m.State("ASK"):
-                m.d.comb += self.channel.req.valid.eq(1)
-                with m.If(self.channel.req.ready):
-                    m.next = "BYTES"
+            _begin(m, self.run, self.channel.req, lane, left, "BYTES")
             with m.State("BYTES"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid):

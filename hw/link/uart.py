@@ -6,14 +6,13 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
+from .protocol import BITS
+
 PHASE_BITS = 24
 """Fraction of a bit that a cycle counts in."""
 
 LEAST_CYCLES = 8
 """Cycles of a bit, at least: edges are seen to within one of them."""
-
-BITS = 10
-"""Bits of an octet on the wire, start and stop among them."""
 
 
 def phase_step(clock_hz: int, baud: int) -> int:

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..skid import Skid
 from .sdram_bus import SdramSignature
 from .sdram_part import SdramCycles, SdramPart
+from .sdram_phy import IO_CYCLES
 from .sdram_segments import SegmentCutter
 from .sdram_select import SegmentSelector
 from .sdram_sequencer import SdramSequencer
@@ -49,7 +50,12 @@ class SdramController(Component):
     ready: Signal
 
     def __init__(
-        self, part: SdramPart, bus_bits: int, clock_hz: int, cas: int = 3, io_cycles: int = 2
+        self,
+        part: SdramPart,
+        bus_bits: int,
+        clock_hz: int,
+        cas: int = 3,
+        io_cycles: int = IO_CYCLES,
     ) -> None:
         if not part.data_bits <= bus_bits <= 8 * part.data_bits:
             raise UserError(

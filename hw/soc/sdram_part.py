@@ -48,11 +48,6 @@ class SdramPart:
         return self.banks * self.rows * self.columns * self.data_bits // 8
 
     @property
-    def page_bytes(self) -> int:
-        """Bytes of a row of one bank."""
-        return self.columns * self.data_bits // 8
-
-    @property
     def bank_bits(self) -> int:
         return exact_log2(self.banks)
 
