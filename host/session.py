@@ -121,9 +121,7 @@ class Session:
         for step in range(max(max_tokens, 1)):
             began = time.perf_counter()
             cost = self.advance(ids, chunk)
-            token = cost.argmax
-            if keep_logits or not sampler.greedy:
-                logits = self.logits()
+            logits = self.logits() if keep_logits or not sampler.greedy else None
             took = time.perf_counter() - began
             if step == 0:
                 result.prefill, result.prefill_seconds = cost, took
@@ -133,9 +131,8 @@ class Session:
             self._pending = []
             if max_tokens == 0:
                 return
-            if not sampler.greedy:
-                token = sampler(logits)
-            if keep_logits:
+            token = cost.argmax if logits is None else sampler(logits)
+            if logits is not None and keep_logits:
                 result.logits.append(logits)
             result.tokens.append(token)
             self._pending = [token]

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
-from .parts import PARTS, Part
+from .parts import DEFAULT_FAMILY, PARTS, Part
 
 KV_BLOCK = 32
 """Positions in an attention block; blocks are aligned to absolute positions."""
@@ -157,6 +157,11 @@ class AcceleratorConfig(BaseModel):
     def device(self) -> Part | None:
         """The part, if the configuration is for one."""
         return None if self.part is None else PARTS[self.part]
+
+    @property
+    def family(self) -> str:
+        """The architecture of the part; without one the default."""
+        return DEFAULT_FAMILY if self.device is None else self.device.family
 
     @property
     def tile_inputs(self) -> int:
@@ -304,8 +309,7 @@ _PRIMITIVES = {
 
 def weight_memory_plan(config: AcceleratorConfig) -> MemoryPlan:
     """Place the weight ring of `config` on its memory primitive."""
-    family = "xcup" if config.device is None else config.device.family
-    primitive, width, depth = _PRIMITIVES[family][config.weight_memory]
+    primitive, width, depth = _PRIMITIVES[config.family][config.weight_memory]
     return MemoryPlan(
         primitive=primitive,
         wide=-(-config.word_bits // width),

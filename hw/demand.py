@@ -48,7 +48,7 @@ def demands(config: AcceleratorConfig) -> Iterator[Demand]:
     """The memories whose primitive is certain, rows by their bits. There are more: this is the
     least."""
     c = config
-    small = c.device is not None and c.device.family == "ecp5"
+    small = c.family == "ecp5"
     block, block_count = ("ebr", ebr_count) if small else ("bram36", ramb36_count)
     ring = weight_memory_plan(c)
     resource = {"uram": "uram", "bram": block, "lutram": "lutram"}[c.weight_memory]

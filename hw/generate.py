@@ -106,7 +106,7 @@ def _no_collection() -> Iterator[None]:
 @functools.lru_cache(maxsize=4)
 def generate(config: AcceleratorConfig) -> Generated:
     """Verilog of an accelerator. The same configuration gives the same bytes."""
-    library = ModuleLibrary(None if config.device is None else config.device.family)
+    library = ModuleLibrary(config.family)
     with _no_collection():
         top = library.convert(TOP, Flat(Terntable(config, library)))
         verilog = f"{top}\n{library.verilog(device=True)}"

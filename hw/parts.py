@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_FAMILY = "xcup"
+"""What a configuration without a part is mapped for."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -80,6 +80,12 @@ COMMAND_UNIT = 8
 SEQUENCER_UNIT = 15
 """ERROR_UNIT of the sequencer itself."""
 
+
+def error_name(code: int) -> str:
+    """The name of an ERROR_CODE; of one that this program does not know, its number."""
+    return Error(code).name if code in list(Error) else f"error {code}"
+
+
 ERROR_UNITS: dict[int, str] = {
     0: "weights",
     1: "KV",

@@ -9,14 +9,11 @@ from terntable.hw.config import AcceleratorConfig
 from terntable.hw.demand import check_fits
 from terntable.hw.errors import UserError
 from terntable.hw.generate import TOP, generate
-from terntable.hw.parts import Part
+from terntable.hw.parts import DEFAULT_FAMILY, Part
 
 from .hierarchy import CORE
 from .netlist import RESOURCES, resources
 from .synthesis import Mapping, Progress, map_design
-
-DEFAULT_FAMILY = "xcup"
-"""Architecture that a configuration without a part is mapped for."""
 
 LISTED = 3
 """Levels of the hierarchy that are listed: core, its units, their parts."""
@@ -60,7 +57,6 @@ class Report:
     """The cost of a configuration, whole and by unit."""
 
     config: AcceleratorConfig
-    family: str
     total: Cost
     units: dict[str, Cost]
 
@@ -77,14 +73,14 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         if self.part is not None:
             return NOTES
-        return (f"the configuration has no part: mapped for {self.family}", *NOTES)
+        return (f"the configuration has no part: mapped for {self.config.family}", *NOTES)
 
     def as_dict(self) -> dict[str, Any]:
         """What `report --json` prints."""
         return {
             "config": self.config.name,
             "part": None if self.part is None else self.part.name,
-            "family": self.family,
+            "family": self.config.family,
             "hierarchical": True,
             "limits": self.limits,
             **self.total.counts,
@@ -102,19 +98,18 @@ def report(config: AcceleratorConfig, progress: Progress | None = None) -> Repor
     part = config.device
     if part is not None:
         check_fits(config, part)
-        if part.family != DEFAULT_FAMILY:
+        if config.family != DEFAULT_FAMILY:
             raise UserError(
-                f"{config.name} is for {part.name}: the report knows no family {part.family!r},"
+                f"{config.name} is for {part.name}: the report knows no family {config.family!r},"
                 " terntable build says what it takes there"
             )
-    family = DEFAULT_FAMILY if part is None else part.family
-    mapping = map_design(generate(config).verilog, TOP, family, progress=progress)
+    mapping = map_design(generate(config).verilog, TOP, config.family, progress=progress)
     total = _cost(mapping, TOP, "", 0)
     inside = total.parts[CORE].parts
     rest = _less(total.counts, [unit.counts for unit in inside.values()])
     glue = Cost(rest, *_deepest(mapping, {"", CORE}))
     units = {name: inside[name] for name in sorted(inside, key=lambda n: -inside[n].counts["lut"])}
-    return Report(config, family, total, units | {"between units": glue})
+    return Report(config, total, units | {"between units": glue})
 
 
 def _cost(mapping: Mapping, unit: str, path: str, depth: int) -> Cost:

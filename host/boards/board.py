@@ -93,6 +93,10 @@ class Board(_Data):
     def fpga(self) -> Part:
         return PARTS[self.part]
 
+    def chosen(self, config: str | None) -> str:
+        """The configuration that a user has named, or else the board's own."""
+        return self.config if config is None else config
+
     def with_seed(self, seed: int) -> Board:
         """The same with another seed of the placement. Raises UserError where none is taken."""
         if self.ecp5 is None:

@@ -56,15 +56,10 @@ def measure_clock(
     can't read its memory.
     """
 
-    def read(name: str) -> int:
-        return transport.read_register(regs.ADDRESS[name])
-
-    def write(**values: int) -> None:
-        transport.write_registers((regs.ADDRESS[n], v) for n, v in values.items())
-
     def count() -> tuple[float, int, float]:
         before = clock()
-        return before, read("CYCLES"), clock()
+        (cycles,) = transport.get("CYCLES")
+        return before, cycles, clock()
 
     def sample() -> tuple[float, int, float]:
         """The count, and times before and after it: the closest of several, since other programs
@@ -73,28 +68,28 @@ def measure_clock(
 
     transport.write_memory(0, waiting_program(config))
     base = transport.memory_base
-    write(
+    transport.set(
         CONTROL=Control.CLEAR | Control.RESET, BASE_LO=base & 0xFFFFFFFF, BASE_HI=base >> 32,
         LIMIT=_PROGRAM_BYTES, WRITE_BASE=_PROGRAM_BYTES, PROGRAM=0, IRQ_ENABLE=0,
         WATCHDOG=min(_WATCHDOG_SECONDS * config.clock_hz, 0xFFFFFFFF), TOKENS=1, POSITION=0,
         CHUNK=1,
     )  # fmt: skip
     try:
-        write(CONTROL=Control.START)
+        transport.set(CONTROL=Control.START)
         first, cycles, began = sample()
         sleep(seconds)
         ended, more, last = sample()
-        status, code = read("STATUS"), read("ERROR_CODE")
+        status, code = transport.get("STATUS", "ERROR_CODE")
         if status != Status.BUSY:
-            what = regs.Error(code).name if code in list(regs.Error) else f"error {code}"
+            unit, address = transport.get("ERROR_UNIT", "ERROR_ADDRESS")
             raise DeviceError(
                 f"the accelerator did not run a program in its memory, at {base:#x} on its bus:"
-                f" {what}, STATUS {status:#x}",
-                unit=regs.ERROR_UNITS.get(read("ERROR_UNIT")),
-                address=read("ERROR_ADDRESS"),
+                f" {regs.error_name(code)}, STATUS {status:#x}",
+                unit=regs.ERROR_UNITS.get(unit),
+                address=address,
             )
     finally:
-        write(CONTROL=Control.CLEAR | Control.RESET)
+        transport.set(CONTROL=Control.CLEAR | Control.RESET)
     counted = (more - cycles) & 0xFFFFFFFF
     return counted / (last - first), counted / max(ended - began, 1e-9)
 

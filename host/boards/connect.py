@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from terntable.hw import regs
 from terntable.hw.config import AcceleratorConfig, load_config, named_configs
 from terntable.hw.errors import UserError
 
@@ -109,8 +108,7 @@ def connect(
 
 def check_design(transport: Transport, config: AcceleratorConfig) -> str:
     """What is in the fabric, in words. Raises UserError where it is not `config`."""
-    words = transport.read_registers([regs.ADDRESS[n] for n in IDENTITY])
-    there = identify(words, f"the board ({transport.name})")
+    there = identify(transport.get(*IDENTITY), f"the board ({transport.name})")
     if there != config.hash:
         names = [name for name in named_configs() if load_config(name).hash == there]
         raise UserError(

@@ -24,7 +24,7 @@ def build_command(
     board = load_board(board_name)
     if seed is not None:
         board = board.with_seed(seed)
-    config = load_config(config_name or board.config)
+    config = load_config(board.chosen(config_name))
     board.check(config)
     flow = importlib.import_module(f"terntable.host.flows.{board.flow}.project")
     try:

@@ -126,7 +126,7 @@ def board_command(name: str, port: str | None, config_name: str | None, as_json:
     wrong. Exit status 1 when something is."""
     board = check_connection("board", name, port)
     assert board is not None  # a device on a board has one
-    config = load_config(config_name or board.config)
+    config = load_config(board.chosen(config_name))
     found: list[Check] = []
     try:
         connect(board, config, port, report=found.append).close()

@@ -54,7 +54,7 @@ def report_command(config_name: str, as_json: bool) -> None:
 def _print(found: Report) -> None:
     console = Console(file=sys.stdout, markup=False, highlight=False)
     part = found.part
-    target = f"family {found.family}" if part is None else part.name
+    target = f"family {found.config.family}" if part is None else part.name
     table = Table(title=f"{found.config.name} on {target}, mapped unit by unit with Yosys")
     table.add_column("unit")
     for column in (*COLUMNS.values(), "levels"):

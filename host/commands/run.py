@@ -116,9 +116,7 @@ def run_command(options: RunOptions) -> None:
         check_writable(options.waves, "waveform file")
     check_device(options.device, options.dtype, options.kv)
     board = check_connection(options.device, options.board, options.port)
-    config = options.config
-    if config is None and board is not None:
-        config = board.config
+    config = options.config if board is None else board.chosen(options.config)
 
     with contextlib.ExitStack() as stack:
         transport = None

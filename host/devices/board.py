@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable
 
 from terntable.host.image import Image
-from terntable.hw import regs
 from terntable.hw.config import AcceleratorConfig
 from terntable.hw.errors import UserError
 from terntable.hw.regs import Status
@@ -155,7 +154,7 @@ class BoardDevice(RegisterDevice):
         raise self._error(text, values)
 
     def _registers(self, *names: str) -> list[int]:
-        return self._transport.read_registers([regs.ADDRESS[n] for n in names])
+        return self._transport.get(*names)
 
     def _set(self, **values: int) -> None:
-        self._transport.write_registers((regs.ADDRESS[n], v) for n, v in values.items())
+        self._transport.set(**values)

@@ -112,14 +112,11 @@ class RegisterDevice(Device):
 
     def _describe(self, values: dict[str, int]) -> str:
         """What went wrong, by the registers: the error's name, and the field that did not fit."""
-        try:
-            code = regs.Error(values["ERROR_CODE"])
-        except ValueError:
-            return f"error {values['ERROR_CODE']}"
-        if code is regs.Error.BAD_DIMENSION:
+        name = regs.error_name(values["ERROR_CODE"])
+        if values["ERROR_CODE"] == regs.Error.BAD_DIMENSION:
             data = self.read(values["ERROR_ADDRESS"], isa.COMMAND_BYTES)
-            return f"{code.name}: {violation(self.config, isa.decode(data))}"
-        return code.name
+            return f"{name}: {violation(self.config, isa.decode(data))}"
+        return name
 
     @staticmethod
     def _error(text: str, values: dict[str, int]) -> DeviceError:

@@ -6,6 +6,8 @@ import abc
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
+from terntable.hw.regs import ADDRESS
+
 Moved = Callable[[int], None]
 """Called with the bytes that have gone over since the last time."""
 
@@ -53,6 +55,14 @@ class Transport(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release the board. May be called twice."""
+
+    def get(self, *names: str) -> list[int]:
+        """Words of registers by their names, read in this order."""
+        return self.read_registers([ADDRESS[name] for name in names])
+
+    def set(self, **values: int) -> None:
+        """Write registers by their names, in this order, each exactly once."""
+        self.write_registers((ADDRESS[name], value) for name, value in values.items())
 
     # Where a transport has something better than one access after the other.
     def read_registers(self, addresses: Sequence[int]) -> list[int]:

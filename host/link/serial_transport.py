@@ -133,10 +133,7 @@ class SerialTransport(Transport):
             return answer
         at = _WORD.unpack(answer.data)[0] if len(answer.data) == _WORD.size else None
         if answer.status is Reply.MEMORY_ERROR:
-            try:
-                name = regs.Error(answer.detail).name
-            except ValueError:
-                name = f"error {answer.detail}"
+            name = regs.error_name(answer.detail)
             raise DeviceError(f"{name} at the board's memory", unit="host link", address=at)
         name = _RESPONSES.get(answer.detail, f"response {answer.detail}")
         raise DeviceError(f"{name} of the control port", unit="host link", address=at)

@@ -316,26 +316,24 @@ def call(device: BoardDevice) -> np.ndarray:
     return np.frombuffer(device.read(IMAGE.regions["logits"].offset, 4 * SPEC.vocab), np.float32)
 
 
-def test_a_lost_interrupt_is_named_and_over(device: BoardOnPty) -> None:
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("mute", r"has ended, its interrupt has not come.*STATUS 0x2"),
+        ("stuck", r"nothing has moved for 0.3 s; busy: no unit"),
+    ],
+    ids=["a lost interrupt", "a call that stands still"],
+)
+def test_a_call_without_an_end_is_named_and_over(
+    device: BoardOnPty, fault: str, words: str
+) -> None:
     device.load(IMAGE)
     expected = call(device)
-    device.board.accelerator.mute = True
-    with pytest.raises(DeviceError, match=r"has ended, its interrupt has not come.*STATUS 0x2"):
+    setattr(device.board.accelerator, fault, True)
+    with pytest.raises(DeviceError, match=words):
         call(device)
     assert device.board.accelerator.words["STATUS"] == 0
-    device.board.accelerator.mute = False
-    device.load(IMAGE)
-    assert np.array_equal(call(device), expected)
-
-
-def test_a_call_that_stands_still_is_named_and_over(device: BoardOnPty) -> None:
-    device.load(IMAGE)
-    expected = call(device)
-    device.board.accelerator.stuck = True
-    with pytest.raises(DeviceError, match=r"nothing has moved for 0.3 s; busy: no unit"):
-        call(device)
-    assert device.board.accelerator.words["STATUS"] == 0
-    device.board.accelerator.stuck = False
+    setattr(device.board.accelerator, fault, False)
     device.load(IMAGE)
     assert np.array_equal(call(device), expected)
 

@@ -104,6 +104,8 @@ def test_unknown_boards(cli, tmp_path: Path) -> None:
     assert all(name in got.err for name in ("kv26", *named_boards()))
     got = cli("build", "--board", "kv260", "--config", "nosuch", "--out", str(tmp_path / "out"))
     assert got.status == 2 and "unknown configuration 'nosuch'" in got.err
+    got = cli("build", "--board", "kv260", "--config", "", "--out", str(tmp_path / "out"))
+    assert got.status == 2 and "unknown configuration ''" in got.err
     assert not (tmp_path / "out").exists()
 
 
